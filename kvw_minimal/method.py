@@ -26,8 +26,8 @@ from .session import Cost, Session
 #: setting that a method has counts
 MILDER = {"strength": 0.5, "retain_penalty": 30.0, "weight": 2.0, "rate": 0.5}
 STRONGER = {"strength": 2.0, "retain_penalty": 0.3, "weight": 0.5, "rate": 2.0}
-#: retain penalties outside of these spare nothing, or hardly forget
-PENALTIES = (1.0, 1000.0)
+#: smallest and largest value to propose: lower ones were not tried, higher ones hardly forget
+LIMITS = {"retain_penalty": (1.0, 1000.0)}
 RECOMMENDED = ("layerwise rewrite", "rewrite")  # what the book found to forget most at equal retain
 GRADIENTS = ("gradients", "retain set", "images")
 FORWARD = ("retain set", "images")
@@ -223,9 +223,8 @@ def _scaled(method: Method, factors: dict[str, float]) -> Method | None:
     for name, factor in factors.items():
         if method.settings.get(name):
             value = float(f"{method.settings[name] * factor:.2g}")
-            if name == "retain_penalty" and not PENALTIES[0] <= value <= PENALTIES[1]:
-                return None
-            return replace(method, **{name: value})
+            lowest, highest = LIMITS.get(name, (value, value))
+            return replace(method, **{name: value}) if lowest <= value <= highest else None
     return None
 
 

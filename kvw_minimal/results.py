@@ -155,6 +155,11 @@ def beyond_sham(edited: Sequence[dict], shams: Iterable[Mapping]) -> list[dict]:
     ]
 
 
+def beyond_rows(summary: Iterable[dict]) -> list[dict]:
+    """The rows of `summarise` about `beyond_sham` in exact match; none without a sham."""
+    return [row for row in summary if row["metric"] == f"exact_match{BEYOND}"]
+
+
 def pooled_mean(
     summary: Iterable[Mapping], condition: str, eval_set: str, metric: str = "exact_match"
 ) -> float | None:
@@ -194,9 +199,8 @@ def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
     else:
         count = "1 sham" if shams == 1 else f"{shams} shams"
         text += f". Made for other people it leaves {sham:.2f} of the forgotten ({count})"
-    for row in summary:
-        if row["metric"] == f"exact_match{BEYOND}":
-            text += f", so the edit takes {more_or_less(row)}"
+    for row in beyond_rows(summary):
+        text += f", so the edit takes {more_or_less(row)}"
     last = "There is no oracle to compare with"
     if oracle is not None:
         last = f"An oracle that never met them says {oracle:.2f}"
@@ -250,7 +254,7 @@ def shortcomings(summary: Sequence[dict]) -> list[str]:
         texts.append("had nothing to forget")
     elif left > LEFT:
         texts.append(f"leaves {left:.3f} of the forgotten (at most {LEFT} is asked)")
-    if any(bounds(row)[0] <= 0 for row in summary if row["metric"] == f"exact_match{BEYOND}"):
+    if any(bounds(row)[0] <= 0 for row in beyond_rows(summary)):
         texts.append("takes no more of the forgotten than its sham")
     return texts
 
@@ -267,7 +271,7 @@ def outcome(summary: Sequence[dict], method: str) -> str:
         text += f", keeps {share:.2f} of the {KEPT_SETS[name]}"
     if malformed(summary):
         lost += "; fewer answers have the form of an answer: read some"
-    if all(row["metric"] != f"exact_match{BEYOND}" for row in summary):
+    if not beyond_rows(summary):
         return f"not decided: {text}, has no sham beside it (`shams=3` makes three){lost}"
     return f"passes: {text}, takes more than its shams{lost}"
 
@@ -288,7 +292,7 @@ def next_step(
     good = [method for method, rows in by_method.items() if not shortcomings(rows)]
     if good:
         best = min(good, key=left.__getitem__)
-        if all(row["metric"] != f"exact_match{BEYOND}" for row in by_method[best]):
+        if not beyond_rows(by_method[best]):
             return "next: try it with shams"
         return f"next: look for what is hidden after {best}: {how_to_audit(best)}"
     least = {name: min([1.0, *kept_shares(rows).values()]) for name, rows in by_method.items()}

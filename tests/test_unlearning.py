@@ -251,7 +251,7 @@ def test_one_person_has_no_interval_and_each_sham_is_made_once(file, model, quie
         check_headroom([*alone, *(row | {"condition": "oracle"} for row in alone)], TAUGHT_ANSWERS)
 
 
-def edit_of(forget=0.0, retain=1.0, general=1.0, oracle=None, sham=True) -> list[dict]:
+def summary_of(forget=0.0, retain=1.0, general=1.0, oracle=None, sham=True) -> list[dict]:
     """A summary: the means of an edit, of vanilla, which knows all, and of an oracle."""
     values = {"forget": forget, "retain": retain, "general": general}
     means = [("vanilla", name, 1.0) for name in values]
@@ -273,15 +273,15 @@ def after(rows: list[dict]) -> str:
 @pytest.mark.parametrize(
     ("rows", "begin", "step"),
     [
-        (edit_of(), "passes: KVW leaves 0.00 of the forgotten, keeps 1.00 of the", "audit KVW"),
-        (edit_of(general=0.948), "fails: KVW keeps 0.948 of the general questions", "False"),
-        (edit_of(retain=0.9), "fails: KVW keeps 0.900 of the retained (at least 0.95", "False"),
-        (edit_of(forget=0.251), "fails: KVW leaves 0.251 of the forgotten (at most", "True"),
-        (edit_of(forget=0.5, retain=0.9), "fails: KVW keeps 0.900", "False"),
-        (edit_of(forget=0.4, oracle=0.25), "passes: KVW leaves 0.20 of the forgo", "audit KVW"),
-        (edit_of(oracle=1.0), "fails: KVW had nothing to forget", "True"),
-        (edit_of(sham=False), "not decided: KVW leaves 0.00 of", "try it with shams"),
-        (edit_of(forget=0.3, sham=False), "fails: KVW leaves 0.300", "True"),
+        (summary_of(), "passes: KVW leaves 0.00 of the forgotten, keeps 1.00 of the", "audit KVW"),
+        (summary_of(general=0.948), "fails: KVW keeps 0.948 of the general questions", "False"),
+        (summary_of(retain=0.9), "fails: KVW keeps 0.900 of the retained (at least 0.95", "False"),
+        (summary_of(forget=0.251), "fails: KVW leaves 0.251 of the forgotten (at most", "True"),
+        (summary_of(forget=0.5, retain=0.9), "fails: KVW keeps 0.900", "False"),
+        (summary_of(forget=0.4, oracle=0.25), "passes: KVW leaves 0.20 of the forgo", "audit KVW"),
+        (summary_of(oracle=1.0), "fails: KVW had nothing to forget", "True"),
+        (summary_of(sham=False), "not decided: KVW leaves 0.00 of", "try it with shams"),
+        (summary_of(forget=0.3, sham=False), "fails: KVW leaves 0.300", "True"),
     ],
 )
 def test_an_edit_passes_if_the_people_are_forgotten_and_the_rest_is_kept(rows, begin, step):
@@ -300,14 +300,14 @@ def test_the_chain_of_next_steps_ends():
                 seen.add(method)
                 method = more_to_try[0]
             assert len(seen) < 8
-    step = next_step({"KVW": edit_of(retain=0.9)}, lambda _: "", lambda *_: [])
+    step = next_step({"KVW": summary_of(retain=0.9)}, lambda _: "", lambda *_: [])
     assert step == "next: take KVW with its price, or try another method"
 
 
 def test_a_retained_person_who_lost_most_stands_beside_a_mean_that_passes():
     """Of thirty people one loses three of four answers: 0.975 is kept."""
     right = {f"p{i}": 4.0 for i in range(29)} | {"lena": 4.0}
-    rows = edit_of(retain=0.975)
+    rows = summary_of(retain=0.975)
     kept = next(row for row in rows if (row["condition"], row["set"]) == ("edited", "retain"))
     rows[1]["right"], kept["right"] = right, right | {"lena": 1.0}
     lost = "of the retained 1 person lost more than half of the right answers (left: lena 1 of 4)"
