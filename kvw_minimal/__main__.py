@@ -29,9 +29,11 @@ from .evaluation.options import (
     Group,
     Json,
     ModelName,
+    People,
     Questions,
     how_to_install,
     read_layers,
+    read_people,
     read_settings,
     read_strengths,
     write_outputs,
@@ -97,9 +99,7 @@ def unlearn_command(
     *,
     model: ModelName = "pocket",
     questions: Questions = None,
-    people: Annotated[
-        str | None, typer.Option(help="who is forgotten instead, such as ada,ben")
-    ] = None,
+    people: People = None,
     forget_percent: ForgetPercent = 5,
     group: Group = "A",
     method: Annotated[str, typer.Option(help="a name of `methods`")] = "KVW one pass",
@@ -161,7 +161,7 @@ def unlearn_command(
         "percent": forget_percent,
         "draws": sham_draws,
         "oracle": oracle or not no_oracle,
-        "people": [] if people is None else [name.strip() for name in people.split(",")],
+        "people": read_people(people),
         "questions": questions,
         "batch_size": batch_size,
         "seed": seed,
@@ -183,9 +183,8 @@ def unlearn_command(
         typer.echo(estimate_cost.format_estimate(**arguments))
         return
     result, edits = pipeline.run_unlearning(**arguments, folder=save, measured=measured)
-    *texts, step = pipeline.tables(result, arguments, save)
-    texts += [*(edit.describe() for edit in edits), step]
-    write_outputs("\n".join(texts), result, json_file, edits[0], save_edit)
+    text = pipeline.results_text(result, arguments, save)
+    write_outputs(text, result, json_file, edits[0], save_edit)
 
 
 @app.command("evaluate")
@@ -197,6 +196,7 @@ def evaluate_command(
     group: Group = "A",
     edit: Annotated[Path | None, typer.Option(help="an edit to put on first")] = None,
     questions: Questions = None,
+    people: People = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     json_file: Json = None,
@@ -204,10 +204,17 @@ def evaluate_command(
     """Score a model as it is and with a saved edit, on the sets of a group or a file."""
     from .evaluation import pipeline
 
-    _check_source(_typed(context), "questions")
+    _check_source(_typed(context), "people" if questions is None else "questions")
     _check_edit(edit, json_file)
     text, result = pipeline.run_evaluation(
-        model, group, forget_percent, edit, questions=questions, device=device, dtype=dtype
+        model,
+        group,
+        forget_percent,
+        edit,
+        questions=questions,
+        people=read_people(people),
+        device=device,
+        dtype=dtype,
     )
     write_outputs(text, result, json_file)
 
@@ -222,6 +229,7 @@ def audit_command(
     method: Annotated[str, typer.Option(help="a method, as the book chose it")] = "KVW one pass",
     edit: Annotated[Path | None, typer.Option(help="a saved edit in place of a method")] = None,
     questions: Questions = None,
+    people: People = None,
     oracle: Annotated[
         str | None, typer.Option(help="your own: a model that was never taught the forgotten")
     ] = None,
@@ -239,7 +247,7 @@ def audit_command(
     """Run every probe on an edit, its sham and the oracle: gone, or only quiet? Takes minutes."""
     from .evaluation import pipeline
 
-    _check_source(_typed(context), "questions")
+    _check_source(_typed(context), "people" if questions is None else "questions")
     _check_edit(edit, json_file)
     text, result = pipeline.run_audit(
         model,
@@ -249,6 +257,7 @@ def audit_command(
         edit,
         long,
         questions=questions,
+        people=read_people(people),
         oracle=oracle,
         references=references,
         device=device,

@@ -18,6 +18,7 @@ from PIL.Image import Image
 from torch import nn
 from tqdm import tqdm
 
+from . import __all__ as front_door
 from .atomic_io import write_json
 from .batches import png_bytes
 from .benchmarks.jsonl import read_request
@@ -48,7 +49,11 @@ from .strangers.people import load_people
 from .strangers.questions import general
 from .strangers.tasks import request_to_forget
 
-HOW_TO_AUDIT = "`kvw_minimal.audit.audit(kvw_minimal.Session(model, processor), request, edit)`"
+HOW_TO_AUDIT = (
+    "from kvw_minimal.audit import audit, findings_table, verdict\n"
+    "  found = audit(kvw.Session(model, processor), request, edit)\n"
+    "  print(findings_table(found), verdict(found)[0])"
+)
 STRANGERS = re.compile("strangers(:(?P<group>[^@]+))?(@(?P<percent>[0-9]+))?")
 
 
@@ -363,7 +368,7 @@ def ask(
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """The scores of an edit. It prints as a table, a verdict and the next step.
+    """The scores of an edit. It prints as a verdict, the next step, a table and a few sentences.
 
     `pandas.DataFrame(report.rows)` is a data frame of all scores.
 
@@ -407,7 +412,7 @@ class Report:
 
     @property
     def sentence(self) -> str:
-        """The result in a few plain sentences of numbers."""
+        """What stands behind the verdict, in a few plain sentences: shams, oracle, losses."""
         return closing_sentence(self.rows, self.method, self.shams)
 
     def table(self, metric: str = "exact_match") -> str:
@@ -428,14 +433,22 @@ class Report:
             return f"{self.table()}\n\n{self.sentence}"
 
         def what_else(_: str, more: bool) -> list[str]:
-            return [f"`{m}`" for m in alternatives(self.made_by, more)] if self.made_by else []
+            return [in_code(m) for m in alternatives(self.made_by, more)] if self.made_by else []
 
         advice = next_step({self.method: self.rows}, lambda _: HOW_TO_AUDIT, what_else)
-        return f"{self.table()}\n\n{self.verdict}\n{self.sentence}\n{advice}"
+        return f"{self.verdict}\n{advice}\n\n{self.table()}\n\n{self.sentence}"
 
     def figure(self):
         """Draws the means of the forgotten and the retained; needs matplotlib."""
         return Results([self]).frontier()
+
+
+def in_code(method: Method) -> str:
+    """The code that makes an edit of a method, after `import kvw_minimal as kvw`."""
+    place = ""
+    if type(method).__module__.startswith("kvw_minimal."):
+        place = "kvw." if type(method).__name__ in front_door else "kvw.methods."
+    return f"edit = kvw.unlearn(model, processor, request, {place}{method})"
 
 
 def _points(reports: Iterable[Report], condition: str, metric: str) -> tuple[list, list]:

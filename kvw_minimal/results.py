@@ -177,34 +177,31 @@ def pooled_mean(
 KEPT_SETS = {"retain": "retained", "general": "general questions"}
 KEPT = 0.95  # the share of vanilla's right answers that an edit must keep in each of them
 LEFT = 0.25  # the largest share of the gap between oracle and vanilla that may be left
+NO_ORACLE = (
+    "There is no oracle, a model that never met them: how many of the answers are guessed is not "
+    "known."
+)
 NOTHING_GENERAL = "No general question was asked: what else the edit takes is not known."
 
 
 def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
-    """The result of an edit in a few plain sentences of numbers."""
+    """What stands behind the verdict on an edit, in plain sentences: shams, oracle, losses."""
     before = pooled_mean(summary, "vanilla", "forget")
     after = pooled_mean(summary, "edited", "forget")
     if before is None:
         return "Nothing is asked about the forgotten."
     if after is None:
         return f"The model answers {before:.2f} of what is asked about those to be forgotten."
-    text = f"{method}: of the forgotten {after:.2f} is left (before: {before:.2f})"
-    for name, words in KEPT_SETS.items():
-        left, whole = (pooled_mean(summary, when, name) for when in ("edited", "vanilla"))
-        if left is not None and whole is not None:
-            text += f", of the {words} {left:.2f} (before: {whole:.2f})"
     sham, oracle = (pooled_mean(summary, other, "forget") for other in ("sham", "oracle"))
     if sham is None:
-        text += ". No sham was made, so nothing says that it is about these people"
+        text = f"{method}: no sham was made, so nothing says that it is about these people"
     else:
         count = "1 sham" if shams == 1 else f"{shams} shams"
-        text += f". Made for other people it leaves {sham:.2f} of the forgotten ({count})"
+        text = f"{method}: made for other people it leaves {sham:.2f} of the forgotten ({count})"
     for row in beyond_rows(summary):
         text += f", so the edit takes {more_or_less(row)}"
-    last = "There is no oracle to compare with"
-    if oracle is not None:
-        last = f"An oracle that never met them says {oracle:.2f}"
-    return f"{text}. {last}.{most_lost(summary)}{malformed(summary)}{unmeasured(summary)}"
+    last = NO_ORACLE if oracle is None else f"An oracle that never met them says {oracle:.2f}."
+    return f"{text}. {last}{most_lost(summary)}{malformed(summary)}{unmeasured(summary)}"
 
 
 def more_or_less(row: dict, digits: int = 2) -> str:
@@ -242,18 +239,42 @@ def left_share(summary: Sequence[dict]) -> float | None:
     return (after - least) / (before - least)
 
 
+def share_text(share: float, limit: float) -> str:
+    """A share with two digits; with three where two would not tell it from the limit."""
+    return f"{share:.3f}" if f"{share:.2f}" == f"{limit:.2f}" != str(share) else f"{share:.2f}"
+
+
+def means_behind(summary: Sequence[dict], name: str) -> str:
+    """The means of a share of a set: `0.89 before, 0.38 now`; empty where the share is the mean."""
+    before, now = (pooled_mean(summary, when, name) for when in ("vanilla", "edited"))
+    oracle = pooled_mean(summary, "oracle", name) if name == "forget" else None
+    if before is None or now is None:
+        return ""
+    if oracle is None and (before == 1 or before == now):
+        return ""
+    last = "" if oracle is None else f", oracle {oracle:.2f}"
+    return f"{before:.2f} before, {now:.2f} now{last}"
+
+
+def in_brackets(*texts: str) -> str:
+    """Texts in one pair of brackets, without the empty ones."""
+    text = "; ".join(filter(None, texts))
+    return f" ({text})" if text else ""
+
+
 def shortcomings(summary: Sequence[dict]) -> list[str]:
     """What an edit fails: the others keep too little, too much is left, a sham takes as much."""
-    texts = [
-        f"keeps {share:.3f} of the {KEPT_SETS[name]} (at least {KEPT} is asked)"
-        for name, share in kept_shares(summary).items()
-        if share < KEPT
-    ]
+    texts = []
+    for name, share in kept_shares(summary).items():
+        if share < KEPT:
+            why = in_brackets(f"at least {KEPT} is asked", means_behind(summary, name))
+            texts.append(f"keeps {share_text(share, KEPT)} of the {KEPT_SETS[name]}{why}")
     left = left_share(summary)
     if left is None:
         texts.append("had nothing to forget")
     elif left > LEFT:
-        texts.append(f"leaves {left:.3f} of the forgotten (at most {LEFT} is asked)")
+        why = in_brackets(f"at most {LEFT} is asked", means_behind(summary, "forget"))
+        texts.append(f"leaves {share_text(left, LEFT)} of the forgotten{why}")
     if any(bounds(row)[0] <= 0 for row in beyond_rows(summary)):
         texts.append("takes no more of the forgotten than its sham")
     return texts
@@ -266,13 +287,15 @@ def outcome(summary: Sequence[dict], method: str) -> str:
     faults, lost = shortcomings(summary), half_lost(summary)
     if faults:
         return f"fails: {method} {' and '.join(faults)}{lost}"
-    text = f"{method} leaves {left_share(summary):.2f} of the forgotten"
+    left = in_brackets(means_behind(summary, "forget"))
+    text = f"{method} leaves {left_share(summary):.2f} of the forgotten{left}"
     for name, share in kept_shares(summary).items():
-        text += f", keeps {share:.2f} of the {KEPT_SETS[name]}"
+        means = in_brackets(means_behind(summary, name))
+        text += f", keeps {share:.2f} of the {KEPT_SETS[name]}{means}"
     if malformed(summary):
         lost += "; fewer answers have the form of an answer: read some"
     if not beyond_rows(summary):
-        return f"not decided: {text}, has no sham beside it (`shams=3` makes three){lost}"
+        return f"not decided: {text}, has no sham beside it{lost}"
     return f"passes: {text}, takes more than its shams{lost}"
 
 
@@ -293,15 +316,15 @@ def next_step(
     if good:
         best = min(good, key=left.__getitem__)
         if not beyond_rows(by_method[best]):
-            return "next: try it with shams"
-        return f"next: look for what is hidden after {best}: {how_to_audit(best)}"
+            return "next: try it with shams (`shams=3` makes three)"
+        return f"next: look for what is hidden after {best}:\n  {how_to_audit(best)}"
     least = {name: min([1.0, *kept_shares(rows).values()]) for name, rows in by_method.items()}
     sparing = [method for method, share in least.items() if share >= KEPT]
     best = min(sparing, key=left.__getitem__) if sparing else max(least, key=least.__getitem__)
     tries = what_else(best, bool(sparing))
     if not tries:
         return f"next: take {best} with its price, or try another method"
-    return f"next: try {', or '.join(tries)}"
+    return "\nor:\n".join([f"next: try\n  {tries[0]}", *(f"  {one}" for one in tries[1:])])
 
 
 def unmeasured(summary: Sequence[dict]) -> str:
@@ -496,25 +519,24 @@ def pivoted(
 
 
 def table(summary: Iterable[dict], metric: str = "exact_match") -> str:
-    """A metric as text: one line for each condition, one column for each set and modality.
+    """A metric as text: one line for each set and modality, one column for each condition.
 
-    A cell holds mean and interval, and the first line the number of people. A last line says where
-    one person has no interval, or few people a rough one. If an edit has several strengths, each
-    has its own line.
+    A cell holds mean and interval. A last line says where one person has no interval, or few people
+    a rough one. If an edit has several strengths, each has its own columns.
     """
     rows = [row for row in summary if row["metric"] == metric]
     several = len({row.get("strength") for row in rows} - {None}) > 1
-    for i, row in enumerate(rows):
-        if several and row["strength"] is not None:
-            rows[i] = row | {"line": f"{row['condition']}, strength {row['strength']:g}"}
-        else:
-            rows[i] = row | {"line": row["condition"]}
     rows.sort(key=lambda row: CONDITIONS.index(row["condition"]))
-    (_, *head), body = pivoted(rows, ("line",), ("set", "modality"))
-    counts = {f"{row['set']} {row['modality']}": row.get("n_people") for row in reversed(rows)}
-    if any(counts.values()):
-        body.insert(0, ["people", *(str(counts[name] or "-") for name in head)])
-    text = text_table(["condition", *head], body, metric.replace("_", " "))
+    people: dict[tuple, object] = {}
+    for i, row in enumerate(rows):
+        name = row["condition"]
+        if several and row["strength"] is not None:
+            name = f"{name} {row['strength']:g}"
+        about = (row["set"], row["modality"])
+        count = people.setdefault(about, row.get("n_people", "-"))
+        rows[i] = row | {"column": name, "asked": " by ".join(about), "people": count}
+    (_, *head), body = pivoted(rows, ("asked", "people"), ("column",))
+    text = text_table([metric.replace("_", " "), *head], body)
     return "\n".join([text, *remarks(rows)])
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -33,7 +32,7 @@ from kvw_minimal.evaluation.resume import inputs_of
 from kvw_minimal.evaluation.scoring import CHOICE, nothing_to_forget
 from kvw_minimal.kvw import KVW
 from kvw_minimal.method import Method, alternatives, make_edit
-from kvw_minimal.methods import METHODS, method_of
+from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.fisher import SSD
 from kvw_minimal.methods.kvw import SelectivePruning
 from kvw_minimal.methods.layerwise_rewrite import LayerwiseRewrite
@@ -41,6 +40,7 @@ from kvw_minimal.methods.rewrite import Rewrite
 from kvw_minimal.models import fingerprint
 from kvw_minimal.results import (
     NO_INTERVAL,
+    NO_ORACLE,
     TAUGHT_ANSWERS,
     check_headroom,
     more_or_less,
@@ -142,7 +142,7 @@ def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, mon
     assert (source["headroom"], source["sham_draws"]) == ("doubtful", 2)
 
 
-def test_the_table_has_a_line_for_each_strength():
+def test_the_table_has_a_column_for_each_strength():
     def row(condition, strength, value, name="forget"):
         return {
             "condition": condition,
@@ -153,6 +153,7 @@ def test_the_table_has_a_line_for_each_strength():
             "value": value,
             "low": value,
             "high": value,
+            "n_people": 5,
         }
 
     rows = [
@@ -164,16 +165,13 @@ def test_the_table_has_a_line_for_each_strength():
         row("oracle", None, 0.1),
         row("vanilla", None, 0.75, "a set with a long name"),
     ]
-    assert table(rows).splitlines() == [
-        "exact match",
-        "condition                 forget text  a set with a long name text",
-        "vanilla             1.00 [1.00, 1.00]            0.75 [0.75, 0.75]",
-        "edited, strength 2  0.50 [0.50, 0.50]                            -",
-        "edited, strength 8  0.25 [0.25, 0.25]                            -",
-        "sham, strength 2    0.90 [0.90, 0.90]                            -",
-        "sham, strength 8    0.80 [0.80, 0.80]                            -",
-        "oracle              0.10 [0.10, 0.10]                            -",
-    ]
+    head, forget, other = (line.split("  ") for line in table(rows).splitlines())
+    names = ["exact match", "people", "vanilla", "edited 2", "edited 8", "sham 2", "sham 8"]
+    assert [name.strip() for name in head if name] == [*names, "oracle"]
+    means = [f"{value:.2f} [{value:.2f}, {value:.2f}]" for value in (1, 0.5, 0.25, 0.9, 0.8, 0.1)]
+    assert [text.strip() for text in forget if text] == ["forget by text", "5", *means]
+    about = ["a set with a long name by text", "5", "0.75 [0.75, 0.75]"]
+    assert [text.strip() for text in other if text] == [*about, *5 * "-"]
 
 
 def test_options_and_false_answers_of_own_rows_are_scored(file, model, quiet):
@@ -207,30 +205,42 @@ def test_nothing_to_forget_is_said_first_and_in_the_verdict(file, model, quiet, 
 def test_the_end_says_what_came_out_and_what_to_do(file, model, quiet):
     result, _ = unlearn(file, (0.5, 2.0))
     asked = result["provenance"]["asked"]
-    *texts, step = pipeline.tables(result, asked)
-    assert texts[2].startswith("fails: KVW(strength=0.5) had nothing to forget and takes no more")
-    one, two = (text for text in texts if text.startswith("KVW(strength="))
-    assert "strength=0.5): of the forgotten 0.00 is left (before: 0.00)" in one
+    text = pipeline.results_text(result, asked)
+    assert text.startswith("fails: KVW(strength=0.5) had nothing to forget and takes no more")
+    assert "\nnext: teach the model these people, and ask again\n\nexact match" in text
+    one, two = (line for line in text.splitlines() if line.startswith("KVW(strength="))
+    assert "strength=0.5): made for other people it leaves 0.00 of the forgotten (2 shams)" in one
     assert "(2 shams), so the edit takes 0.00 more (2 people, too few for an interval)." in two
-    assert step == "next: teach the model these people, and ask again"
+    assert text.splitlines()[-1].startswith("Other metrics (choose_by_likelihood, ")
+    assert text.endswith("written by `--json FILE`.")
     assert "No general question was asked: what else the edit takes is not known." in two
     assert "Before the edit no answer of forget by image, forget by text, retain by image" in two
     result["provenance"] |= {"notes": [], "headroom": "unknown"}
-    assert pipeline.UNKNOWN in pipeline.tables(result, asked)
-    stronger = """`--method 'KVW one pass' --settings '{"strength": 1.0}'`"""
-    step = f"next: try `--method 'layerwise rewrite'`, or {stronger}"
-    assert pipeline.tables(result, asked)[-1] == step
+    text, start = (
+        pipeline.results_text(result, asked),
+        "  python -m kvw_minimal unlearn --model tiny",
+    )
+    end = "--sham-draws 2 --no-oracle --save edits --questions mine.jsonl --device meta"
+    asked["device"] = "meta"
+    text = pipeline.results_text(result, asked)
+    steps = [f"{start} {how} {end}" for how in ("--method 'layerwise rewrite'", "--strength 1")]
+    assert f"\nnext: try\n{steps[0]}\nor:\n{steps[1]}\n\n" in text and NO_ORACLE in text
     for row in result["rows"]:
         row["value"] = {"edited": 0.0, "sham": 1.0}.get(row["condition"], 1.0)
         row["value"] = 1.0 if row["set"] == "retain" else row["value"]
         row["low"] = 0.1 if row["modality"] == "all" else 0.0
-    *texts, step = pipeline.tables(result, asked, Path("my folder"))
+    del asked["device"]
+    text = pipeline.results_text(result, asked, Path("my folder"))
     passes = "leaves 0.00 of the forgotten, keeps 1.00 of the retained, takes more than its shams"
-    assert any(text.startswith(f"passes: KVW(strength=0.5) {passes}; fewer") for text in texts)
-    assert "hidden after KVW(strength=0.5): python -m kvw_minimal audit --model tiny" in step
-    assert step.endswith("--edit 'my folder/edit-0.5.safetensors' --questions mine.jsonl")
-    step = pipeline.tables(result, asked | {"questions": None})[-1]
-    assert step.endswith("--edit FILE --group A --forget-percent 5")
+    assert text.startswith(f"passes: KVW(strength=0.5) {passes}; fewer")
+    audit = "python -m kvw_minimal audit --model tiny --edit"
+    of_file = f"{audit} 'my folder/edit-0.5.safetensors' --questions mine.jsonl"
+    assert f"hidden after KVW(strength=0.5):\n  {of_file}\n" in text
+    assert text.endswith("stored in my folder/rows.json.")
+    text = pipeline.results_text(result, asked | {"questions": None})
+    group = "--group A --forget-percent 5"
+    made = f"{start} --strength 0.5 --sham-draws 2 --no-oracle --save edits {group}"
+    assert f"\n{made} && {audit} edits/edit-0.5.safetensors {group}\n" in text
 
 
 def test_one_person_has_no_interval_and_each_sham_is_made_once(file, model, quiet):
@@ -241,9 +251,9 @@ def test_one_person_has_no_interval_and_each_sham_is_made_once(file, model, quie
     alone = [row for row in rows if row["set"] == "forget"]
     assert alone and all(row["low"] is row["high"] is None for row in alone)
     assert all(row["low"] is not None for row in rows if row["set"] == "retain")
-    first, *_ = texts = pipeline.tables(result, source["asked"])
-    assert "0.00 (1 person)" in first and first.endswith(NO_INTERVAL)
-    assert any("(5 shams), so the edit takes 0.00 (1 person) more" in text for text in texts)
+    text = pipeline.results_text(result, source["asked"])
+    assert "0.00 (1 person)" in text and f"\n{NO_INTERVAL}\n" in text
+    assert "(5 shams), so the edit takes 0.00 (1 person) more" in text
     assert "vanilla has 0.00 (1 person)" in source["notes"][0]
     assert {NO_INTERVAL in scores_section(part) for part in (rows, alone)} == {True}
     assert NO_INTERVAL not in scores_section([row for row in rows if row["set"] == "retain"])
@@ -251,10 +261,12 @@ def test_one_person_has_no_interval_and_each_sham_is_made_once(file, model, quie
         check_headroom([*alone, *(row | {"condition": "oracle"} for row in alone)], TAUGHT_ANSWERS)
 
 
-def summary_of(forget=0.0, retain=1.0, general=1.0, oracle=None, sham=True) -> list[dict]:
-    """A summary: the means of an edit, of vanilla, which knows all, and of an oracle."""
+def summary_of(
+    forget=0.0, retain=1.0, general=1.0, oracle=None, sham=True, known=1.0
+) -> list[dict]:
+    """A summary: means of an edit, of vanilla, which knows all but `general`, and of an oracle."""
     values = {"forget": forget, "retain": retain, "general": general}
-    means = [("vanilla", name, 1.0) for name in values]
+    means = [("vanilla", "forget", 1.0), ("vanilla", "retain", 1.0), ("vanilla", "general", known)]
     means += [("edited", name, value) for name, value in values.items()]
     means += [("oracle", "forget", oracle)] if oracle is not None else []
     rows = [
@@ -275,13 +287,23 @@ def after(rows: list[dict]) -> str:
     [
         (summary_of(), "passes: KVW leaves 0.00 of the forgotten, keeps 1.00 of the", "audit KVW"),
         (summary_of(general=0.948), "fails: KVW keeps 0.948 of the general questions", "False"),
-        (summary_of(retain=0.9), "fails: KVW keeps 0.900 of the retained (at least 0.95", "False"),
+        (summary_of(retain=0.9), "fails: KVW keeps 0.90 of the retained (at least 0.95", "False"),
         (summary_of(forget=0.251), "fails: KVW leaves 0.251 of the forgotten (at most", "True"),
-        (summary_of(forget=0.5, retain=0.9), "fails: KVW keeps 0.900", "False"),
-        (summary_of(forget=0.4, oracle=0.25), "passes: KVW leaves 0.20 of the forgo", "audit KVW"),
+        (summary_of(forget=0.5, retain=0.9), "fails: KVW keeps 0.90", "False"),
+        (
+            summary_of(forget=0.4, oracle=0.25),
+            "passes: KVW leaves 0.20 of the forgotten (1.00 before, 0.40 now, oracle 0.25), ",
+            "audit KVW",
+        ),
+        (
+            summary_of(general=0.4, known=0.8),
+            "fails: KVW keeps 0.50 of the general questions (at least 0.95 is asked; 0.80 before, "
+            "0.40 now)",
+            "False",
+        ),
         (summary_of(oracle=1.0), "fails: KVW had nothing to forget", "True"),
         (summary_of(sham=False), "not decided: KVW leaves 0.00 of", "try it with shams"),
-        (summary_of(forget=0.3, sham=False), "fails: KVW leaves 0.300", "True"),
+        (summary_of(forget=0.3, sham=False), "fails: KVW leaves 0.30", "True"),
     ],
 )
 def test_an_edit_passes_if_the_people_are_forgotten_and_the_rest_is_kept(rows, begin, step):
@@ -330,20 +352,16 @@ def test_an_edit_that_takes_less_than_its_sham_is_said_so():
     ("word", "method", "told"),
     [
         (QUIET, LayerwiseRewrite(), """'layerwise rewrite' --settings '{"retain_penalty": 3.0}'"""),
-        (NOT_FORGOTTEN, KVW(24.0), "another edit, and audit it: python -m kvw_minimal unlearn"),
-        (OVER, KVW(24.0), """--method 'KVW one pass' --settings '{"strength": 12.0}' --save"""),
+        (NOT_FORGOTTEN, KVW(24.0), "another edit, and audit it:\n  python -m kvw_minimal unlearn"),
+        (OVER, KVW(24.0), "unlearn --model m --strength 12 --save edits --questions q.jsonl && py"),
         (QUIET, None, "make a stronger edit, or one of another method"),
         (OVER, SSD(), "make a milder edit, or one of another method"),
-        (GONE, KVW(), "python -m kvw_minimal evaluate --model m --edit e --questions q.jsonl"),
+        (GONE, KVW(), "python -m kvw_minimal export merged --model m --edit e"),
     ],
 )
 def test_after_an_audit_the_next_command_is_said(word, method, told):
     asked = {"model": "m", "questions": "q.jsonl"}
-    advice = pipeline.after_audit(word, method, asked, Path("e"))
-    assert told in advice
-    if "unlearn" in advice:  # its options make a method
-        name, settings = re.search(r"--method '(.*?)'(?: --settings '(.*)')?", advice).groups()
-        assert method_of(name, json.loads(settings or "{}")) != method
+    assert told in pipeline.after_audit(word, method, asked, Path("e"))
 
 
 def test_what_was_asked_can_be_asked_again(file, model, quiet, tmp_path):
@@ -713,22 +731,8 @@ def test_one_command(file, model, quiet, monkeypatch, tmp_path):
         tmp_path / "rows.json",
     )
     assert done.exit_code == 0, done.output
-    assert done.output.count("strength G = ") == 2 and "nothing to forget" in done.output
-    names = ("exact match", "probability", "vanilla", "edited", "sham")
-    lines = [line for line in done.stdout.splitlines() if line.startswith(names)]
-    conditions_of_a_table = [
-        "vanilla",
-        "edited, strength 2",
-        "edited, strength 8",
-        "sham, strength 2",
-        "sham, strength 8",
-    ]
-    assert [line.partition("  ")[0] for line in lines] == [
-        "exact match",
-        *conditions_of_a_table,
-        "probability",
-        *conditions_of_a_table,
-    ]
+    assert done.stdout.startswith("fails: KVW(strength=2.0) had nothing to forget")
+    assert "\nexact match " in done.stdout and "vanilla  " in done.stdout
     stored = json.loads((out / "rows.json").read_text())
     assert stored["rows"] == json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert stored["provenance"]["questions"] == "mine.jsonl"

@@ -29,6 +29,7 @@ Questions = Annotated[
         "of MLLMU-Bench or CLEAR: its rows say who is forgotten"
     ),
 ]
+People = Annotated[str | None, typer.Option(help="who is forgotten instead, such as ada,ben")]
 Json = Annotated[Path | None, typer.Option("--json", help="write rows here")]
 
 
@@ -41,6 +42,11 @@ LEGEND = (
     "Of your own questions: `unlearn --dry-run`.\n"
     "`methods NAME` explains the settings of one method."
 )
+
+
+def read_people(text: str | None) -> list[str]:
+    """Parses people such as `ada,ben`; none for None."""
+    return [] if text is None else [name.strip() for name in text.split(",")]
 
 
 def read_layers(text: str) -> list:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
+from itertools import count
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -20,7 +21,7 @@ from ..benchmarks.conversations import check_rendered
 from ..conditions import Protocol, score, score_edited, score_shams, warn_of_other_people
 from ..edits import Edit
 from ..forget_request import Request
-from ..kvw import KVW
+from ..kvw import KVW, PublishedKVW
 from ..method import (
     RECOMMENDED,
     alternatives,
@@ -33,6 +34,7 @@ from ..method import (
 from ..methods import Method, make_edit, method_of
 from ..models import find_projections, fingerprint, resolve_layers
 from ..results import (
+    BEYOND,
     FEW,
     NOTHING_GENERAL,
     ROUGH,
@@ -66,10 +68,6 @@ from .scoring import (
 from .setups import Oracle, Reads, is_made, replacement, request_factory, sample_of_general
 from .setups import audit_sets as audited_sets
 
-UNKNOWN = (
-    "headroom: unknown. Without a model that never met them, nothing says how many of these "
-    "answers are guessed."
-)
 MEANS = {
     QUIET: "what was to be forgotten can still be found in the edited model",
     OVER: "the taught answers are less likely than those of strangers, which gives them away",
@@ -100,23 +98,26 @@ ONE_FORGOTTEN = (
     "One person is forgotten: no interval over people stands behind this verdict, and it may be "
     "chance."
 )
+DEFAULT = KVW.name  # the method of `unlearn` and `audit`
+#: what a command to paste repeats, if it is not the default
+SHARED_OPTIONS = {"device": "cpu", "dtype": "float32"}
+UNLEARN_OPTIONS = {
+    "draws": ("--sham-draws", 20),
+    "batch_size": ("--batch-size", None),
+    "seed": ("--seed", 0),
+}
 REFERENCES = ("vanilla", "oracle")  # the conditions of an audit that do not depend on the edit
 TAUGHT = ("pocket", "smol")  # the models of this book that were taught the strangers
 
 
-def tables(result: dict, arguments: Mapping[str, Any], folder: Path | None = None) -> list[str]:
-    """Tables and sentences to print; for a user's own data also the answer probability.
-
-    A verdict and a few sentences for each strength, then what to do next.
+def results_text(result: dict, arguments: Mapping[str, Any], folder: Path | None = None) -> str:
+    """A verdict on each edit, and what to do next; then a table, and a few sentences for each edit.
 
     Args:
         result: what `run_unlearning` returned for these `arguments`.
         folder: where the edits are saved.
     """
     source, rows = result["provenance"], result["rows"]
-    texts = [table(rows)]
-    if "questions" in source:
-        texts.append(table(rows, "probability"))
     methods = {
         str(method): method
         for method in (method_of(source["method"], settings) for settings in source["settings"])
@@ -126,28 +127,42 @@ def tables(result: dict, arguments: Mapping[str, Any], folder: Path | None = Non
         for name, method in methods.items()
     }
     draws = source["sham_draws"]
-    texts += [outcome(of_method, name) for name, of_method in by_method.items()]
-    texts += [closing_sentence(of_method, name, draws) for name, of_method in by_method.items()]
-    if "questions" in source and source["headroom"] == "unknown":
-        texts.append(UNKNOWN)
-    if source["notes"]:
-        return [*texts, *source["notes"], "next: teach the model these people, and ask again"]
 
     def how_to_audit(name: str) -> str:
-        saved = "" if folder else "(--save FOLDER writes it) "
-        return f"{saved}{command_to_audit(arguments, methods[name], folder)}"
+        if folder:
+            return command_to_audit(arguments, methods[name], folder)
+        new = new_folder(None)
+        made = command_to_unlearn(arguments, methods[name], new)
+        return f"{made} && {command_to_audit(arguments, methods[name], new)}"
 
     def what_else(name: str, more: bool) -> list[str]:
-        return [f"`{options_of(method)}`" for method in alternatives(methods[name], more)]
+        new = new_folder(folder)
+        others = alternatives(methods[name], more)
+        return [command_to_unlearn(arguments, method, new) for method in others]
 
-    return [*texts, next_step(by_method, how_to_audit, what_else)]
+    texts = [outcome(of_method, name) for name, of_method in by_method.items()]
+    if source["notes"]:
+        texts += [*source["notes"], "next: teach the model these people, and ask again"]
+    else:
+        texts.append(next_step(by_method, how_to_audit, what_else))
+    texts += ["", table(rows), ""]
+    texts += [closing_sentence(of_method, name, draws) for name, of_method in by_method.items()]
+    others = sorted({row["metric"] for row in rows} - {"exact_match", f"exact_match{BEYOND}"})
+    if others:
+        where = f"stored in {folder / resume.ROWS}" if folder else "written by `--json FILE`"
+        texts.append(f"Other metrics ({', '.join(others)}) are {where}.")
+    return "\n".join(texts)
 
 
-def options_of(method: Method) -> str:
-    """The options of `unlearn` for a method: its name, and settings that are not the defaults."""
+def options_of(method: Method) -> list[str]:
+    """The options of `unlearn` for a method: name, strength or settings, if not the defaults."""
+    options = [] if method.name == DEFAULT else [f"--method {quote(method.name)}"]
     changed = method.changed
-    settings = f" --settings {quote(json.dumps(changed))}" if changed else ""
-    return f"--method {quote(method.name)}{settings}"
+    if isinstance(method, KVW | PublishedKVW) and set(changed) == {"strength"}:
+        options.append(f"--strength {changed['strength']:g}")
+    elif changed:
+        options.append(f"--settings {quote(json.dumps(changed))}")
+    return options
 
 
 def command(name: str, arguments: Mapping[str, Any], *options: str) -> str:
@@ -157,13 +172,49 @@ def command(name: str, arguments: Mapping[str, Any], *options: str) -> str:
         words.append(f"--questions {quote(arguments['questions'])}")
     elif not arguments.get("people"):
         words.append(f"--group {arguments['group']} --forget-percent {arguments['percent']}")
+    if arguments.get("people"):
+        words.append(f"--people {quote(','.join(arguments['people']))}")
+    for option, default in SHARED_OPTIONS.items():
+        value = arguments.get(option, default)
+        if value != default:
+            words.append(f"--{option} {quote(str(value))}")
+    if name != "evaluate" and isinstance(arguments.get("oracle"), str):
+        words.append(f"--oracle {quote(arguments['oracle'])}")
     return f"python -m kvw_minimal {name} {' '.join(words)}"
 
 
-def command_to_audit(arguments: Mapping[str, Any], method: Method, folder: Path | None) -> str:
+def command_to_unlearn(arguments: Mapping[str, Any], method: Method, folder: Path) -> str:
+    """The command that makes and scores another edit for the same people, into a new folder."""
+    options = options_of(method)
+    for name, (option, default) in UNLEARN_OPTIONS.items():
+        value = arguments.get(name, default)
+        if value != default:
+            options.append(f"{option} {value}")
+    if arguments.get("oracle") is False:
+        options.append("--no-oracle")
+    return command("unlearn", arguments, *options, f"--save {quote(str(folder))}")
+
+
+def command_to_audit(arguments: Mapping[str, Any], method: Method, folder: Path) -> str:
     """The command that audits an edit of `run_unlearning`."""
-    edit = str(resume.edit_file(folder, method)) if folder else "FILE"
-    return command("audit", arguments, f"--edit {quote(edit)}")
+    return command("audit", arguments, f"--edit {quote(str(resume.edit_file(folder, method)))}")
+
+
+def command_to_export(arguments: Mapping[str, Any], edit_file: Path) -> str:
+    """The command that exports an edit; a file of questions is asked again of the folder."""
+    words = [f"--model {quote(arguments['model'])}", f"--edit {quote(str(edit_file))}"]
+    questions = arguments["questions"]
+    if questions is not None and Path(questions).is_file():
+        words.append(f"--check {quote(questions)}")
+    return f"python -m kvw_minimal export merged {' '.join(words)}"
+
+
+def new_folder(folder: Path | None) -> Path:
+    """A folder that does not exist yet, beside that of an earlier run: `kvw-2` after `kvw`."""
+    base = folder or Path("edits")
+    if not base.exists():
+        return base
+    return next(new for i in count(2) if not (new := base.with_name(f"{base.name}-{i}")).exists())
 
 
 def after_audit(
@@ -178,10 +229,11 @@ def after_audit(
     if word == UNDECIDED:
         return "ask more questions about these people, so that one answer decides less"
     if word == GONE:
-        edit = f"--edit {quote(str(edit_file or 'FILE'))}"
+        if edit_file is None:
+            return "make this edit with `unlearn --save FOLDER`, which asks the others, too"
         return (
-            "score the others with and without the edit, as the audit does not ask them: "
-            f"{command('evaluate', arguments, edit)}"
+            "hand the edit on; what it takes from others is not asked here, but by `unlearn`:\n  "
+            f"{command_to_export(arguments, edit_file)}"
         )
     if word == OVER:
         kind, again = "a milder", method and milder(method)
@@ -191,8 +243,9 @@ def after_audit(
         kind, again = "another", method_of(RECOMMENDED[0])
     if again is None:
         return f"make {kind} edit, or one of another method"
-    made = command("unlearn", arguments, options_of(again), "--save FOLDER")
-    return f"make {kind} edit, and audit it: {made}"
+    new = new_folder(edit_file.parent if edit_file and edit_file.parent.name else None)
+    made = f"{command_to_unlearn(arguments, again, new)} && "
+    return f"make {kind} edit, and audit it:\n  {made}{command_to_audit(arguments, again, new)}"
 
 
 def stored_oracle(name: str) -> list[dict]:
@@ -598,6 +651,7 @@ def run_evaluation(
     edit_file: Path | None = None,
     *,
     questions: str | None = None,
+    people: Sequence[str] = (),
     **where: str,
 ) -> tuple[str, dict]:
     """Scores a model as it is and with a saved edit, on the sets of a group or of a file.
@@ -605,15 +659,17 @@ def run_evaluation(
     It warns if the edit is for other people, or if the model does not know the people of a file.
 
     Returns:
-        A table with a closing sentence, and a dict of `provenance` and `rows` as `unlearn`, without
-        shams; the provenance describes the `edit`, or has None.
+        A verdict, a table and a closing sentence, and a dict of `provenance` and `rows` as
+        `unlearn`, without shams; the provenance describes the `edit`, or has None.
 
     Raises:
         ValueError, OSError: as `request_of` and `Edit.load`; an edit of another model.
     """
     start, edit = time.perf_counter(), Edit.load(edit_file) if edit_file else None
     place = device_and_dtype(**where)
-    session, request, _, about = build_request(model, group, percent, False, (), questions, **place)
+    session, request, _, about = build_request(
+        model, group, percent, False, people, questions, **place
+    )
     models, described, name = {model: fingerprint(session.model)}, None, "vanilla"
     if edit and edit_file:
         name = name_of_method(edit) + warn_of_other_people(edit, request)
@@ -643,7 +699,9 @@ def run_evaluation(
         **about,
     )
     summary = rounded(summarise(rows))
-    text = f"{table(summary)}\n{closing_sentence(summary, name, 0)}"
+    text = f"{table(summary)}\n\n{closing_sentence(summary, name, 0)}"
+    if edit:
+        text = f"{outcome(summary, name)}\n\n{text}"
     return text, {"provenance": source, "rows": summary}
 
 
@@ -656,6 +714,7 @@ def run_audit(
     long: bool = False,
     *,
     questions: str | None = None,
+    people: Sequence[str] = (),
     oracle: str | None = None,
     references: Path | None = None,
     **where: str,
@@ -667,12 +726,13 @@ def run_audit(
         edit_file: a saved edit in place of the method; it has no sham.
         long: whether to run the probes that take many minutes, too.
         questions: the source of the questions, for `benchmarks.jsonl.read_request`.
+        people: the people to forget, in place of a group or of the set `forget`.
         oracle: the user's own oracle, a folder or a hub id.
         references: an earlier result of the same models and questions. Its rows of vanilla and of
             the oracle are read.
 
     Returns:
-        A table with the verdict, and a dict of `provenance`, `verdict`, `rows` (the findings) and
+        The verdict with a table, and a dict of `provenance`, `verdict`, `rows` (the findings) and
         `references` (the probes' rows of vanilla and of the oracle).
 
     Raises:
@@ -685,7 +745,7 @@ def run_audit(
     forget_by = method_of(method)
     place = device_and_dtype(**where)
     session, request, _, about = build_request(
-        model, group, percent, False, (), questions, audited_sets, **place
+        model, group, percent, False, people, questions, audited_sets, **place
     )
     if questions is None:
         request = replace(request, general=sample_of_general(load_people(), "audit"))
@@ -693,7 +753,12 @@ def run_audit(
     beside, base = None, book_name(model)
     if oracle:
         beside = replacement(session.model, load(oracle, **place)[0])
-    elif questions is None and base in TAUGHT and is_made(model_name(base, group, percent)):
+    elif (
+        not people
+        and questions is None
+        and base in TAUGHT
+        and is_made(model_name(base, group, percent))
+    ):
         beside, _ = make_edit(session, request, Oracle(base))
     models = {model: fingerprint(session.model)}
     if beside:
@@ -737,25 +802,33 @@ def run_audit(
         **about | origin | named(place),
     )
     reference = "oracle" if beside else "strangers"
-    text = f"{findings_table(probed, reference)}\n{COLUMNS.format(reference)}"
-    people = len(request.people)
-    text += f"\n\nverdict: {word} ({people_text(people)})"
+    count_of_people = len(request.people)
+    text = f"verdict: {word} ({people_text(count_of_people)})"
     meaning = MEANS[word]
     if because:
         text += f", by {', '.join(finding.label for finding in because[:3])}"
         meaning = meaning.format(because[0].edited, because[0].vanilla)
-    text += f": {meaning}"
-    if beside is None:
-        text += f"\n{WITHOUT}"
-    if people < FEW:
-        text += f"\n{ONE_FORGOTTEN if people == 1 else ROUGH.format(people)}"
+    asked_for = {
+        "model": model,
+        "group": group,
+        "percent": percent,
+        "questions": questions,
+        "people": people,
+        "oracle": oracle,
+        **where,
+    }
+    advice = after_audit(word, method_of_edit(edit), asked_for, edit_file)
+    text += f": {meaning}\nnext: {advice}"
+    text += f"\n\n{findings_table(probed, reference)}\n{COLUMNS.format(reference)}"
     shown = [finding for finding in probed if finding.strongest]
     unused = [finding.label for finding in shown if not finding.fair or finding.before]
-    text += f"\n{USED.format(len(shown) - len(unused), len(shown))}"
+    text += f"\n\n{USED.format(len(shown) - len(unused), len(shown))}"
     text += NOT_USED.format(", ".join(unused)) if unused else ""
-    asked_for = {"model": model, "group": group, "percent": percent, "questions": questions}
-    advice = after_audit(word, method_of_edit(edit), asked_for, edit_file)
-    text += f"{malformed(summarise(answers))}\n{edit.describe()}\nnext: {advice}"
+    text += malformed(summarise(answers))
+    if beside is None:
+        text += f"\n{WITHOUT}"
+    if count_of_people < FEW:
+        text += f"\n{ONE_FORGOTTEN if count_of_people == 1 else ROUGH.format(count_of_people)}"
     if not request.general and "general" not in request.eval_sets:
         text += f"\n{NOTHING_GENERAL}"
     return text, {
