@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 from torch import nn
@@ -38,7 +39,7 @@ def load_model(name: str, device: str = "cpu", dtype: torch.dtype = torch.float3
         raise OSError(
             f"cannot load {name!r}: not a model of this book (pocket, pocket-oracle-A-5; "
             "others by `python -m kvw_minimal book train pocket --group A --forget-percent 10`), "
-            f"no folder, nor on the hub. Offline, give a local folder. ({error!s:.200})"
+            f"no folder, nor on the hub. Offline, give a local folder. ({shorten(str(error), 200)})"
         ) from error
     return prepare(model, device), processor
 

@@ -452,7 +452,7 @@ def test_every_method_is_listed_with_settings_and_stored_price():
     assert stored.keys() <= METHODS.keys() and stored["KVW one pass"]["forget"] == 70
     assert said.count("  price: ") == len(stored)
     assert "  price: 70 passes over questions to forget, 1,330 over others, " in said
-    assert said.startswith("layerwise rewrite (LayerwiseRewrite): needs retain set, images, names;")
+    assert said.startswith("layerwise rewrite (LayerwiseRewrite): needs retain set, names;")
     assert said.index("family (") < said.index("vanilla (")  # controls come last
     one = invoke("methods", "layerwise rewrite").output
     assert "sweeps: how often the layers are edited" in one and "KVW one pass (" not in one

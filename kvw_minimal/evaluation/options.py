@@ -112,7 +112,8 @@ def list_methods() -> list[dict[str, Any]]:
             "name": name,
             "class": kind.__name__,
             "settings": {field.name: field.default for field in fields(kind)},
-            "needs": [*(["peft"] if getattr(kind, "lora", False) else []), *kind.requires],
+            "needs": ["peft"] * getattr(kind, "lora", False)
+            + [need for need in kind.requires if need != "images"],  # used where there are some
             "price": PRICE.format(**prices[name]) if name in prices else "",
         }
         for name, kind in sorted(METHODS.items(), key=lambda item: _rank(item[1]))
