@@ -3,6 +3,7 @@
 import hashlib
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +75,12 @@ def name_in_prompt(question: Question) -> str:
         return name
     match = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", question.prompt, re.IGNORECASE)
     return match[0] if match and not question.name else ""
+
+
+def one_of_each(questions: Sequence[Question]) -> list[Question]:
+    """The first question by text, and the first with a picture."""
+    firsts = {bool(question.pictures): question for question in reversed(questions)}
+    return [question for _, question in sorted(firsts.items())]
 
 
 def seeded(*key: object) -> np.random.Generator:

@@ -262,13 +262,22 @@ def in_brackets(*texts: str) -> str:
     return f" ({text})" if text else ""
 
 
-def shortcomings(summary: Sequence[dict]) -> list[str]:
-    """What an edit fails: the others keep too little, too much is left, a sham takes as much."""
+def shortcomings(summary: Sequence[dict], named: bool = True) -> list[str]:
+    """What an edit fails: the others keep too little, too much is left, a sham takes as much.
+
+    Args:
+        named: whether people who lost more than half of their right answers are named.
+    """
     texts = []
     for name, share in kept_shares(summary).items():
         if share < KEPT:
             why = in_brackets(f"at least {KEPT} is asked", means_behind(summary, name))
             texts.append(f"keeps {share_text(share, KEPT)} of the {KEPT_SETS[name]}{why}")
+    if lost := half_lost(summary):
+        who = ", ".join(f"{person} {after:g} of {before:g}" for person, before, after in lost[:3])
+        more = f", and {len(lost) - 3} more people" if len(lost) > 3 else ""
+        names = f" (left: {who}{more})" if named else ""
+        texts.append(f"takes more than half from {people_text(len(lost))} of the retained{names}")
     left = left_share(summary)
     if left is None:
         texts.append("had nothing to forget")
@@ -280,23 +289,21 @@ def shortcomings(summary: Sequence[dict]) -> list[str]:
     return texts
 
 
-def outcome(summary: Sequence[dict], method: str) -> str:
+def outcome(summary: Sequence[dict], method: str, named: bool = True) -> str:
     """The verdict on an edit in a line: passes, fails, or not decided without a sham; and why."""
     if pooled_mean(summary, "edited", "forget") is None:
         return f"not decided: nothing is asked about the forgotten after {method}"
-    faults, lost = shortcomings(summary), half_lost(summary)
-    if faults:
-        return f"fails: {method} {' and '.join(faults)}{lost}"
+    if faults := shortcomings(summary, named):
+        *first, last = faults
+        return f"fails: {method} {', '.join(first)}{' and ' if first else ''}{last}"
     left = in_brackets(means_behind(summary, "forget"))
     text = f"{method} leaves {left_share(summary):.2f} of the forgotten{left}"
     for name, share in kept_shares(summary).items():
         means = in_brackets(means_behind(summary, name))
         text += f", keeps {share:.2f} of the {KEPT_SETS[name]}{means}"
-    if malformed(summary):
-        lost += "; fewer answers have the form of an answer: read some"
     if not beyond_rows(summary):
-        return f"not decided: {text}, has no sham beside it{lost}"
-    return f"passes: {text}, takes more than its shams{lost}"
+        return f"not decided: {text}, has no sham beside it"
+    return f"passes: {text}, takes more than its shams"
 
 
 def next_step(
@@ -319,7 +326,11 @@ def next_step(
             return "next: try it with shams (`shams=3` makes three)"
         return f"next: look for what is hidden after {best}:\n  {how_to_audit(best)}"
     least = {name: min([1.0, *kept_shares(rows).values()]) for name, rows in by_method.items()}
-    sparing = [method for method, share in least.items() if share >= KEPT]
+    sparing = [
+        method
+        for method, share in least.items()
+        if share >= KEPT and not half_lost(by_method[method])
+    ]
     best = min(sparing, key=left.__getitem__) if sparing else max(least, key=least.__getitem__)
     tries = what_else(best, bool(sparing))
     if not tries:
@@ -362,19 +373,18 @@ def right_answers(summary: Sequence[Mapping]) -> tuple[Counter[str], Counter[str
     return right["vanilla"], right["edited"]
 
 
-def half_lost(summary: Sequence[Mapping]) -> str:
-    """A clause on the retained people who lost more than half; a mean over people hides them."""
+def half_lost(summary: Sequence[Mapping]) -> list[tuple[str, float, float]]:
+    """The retained people who lost more than half of two or more right answers, most lost first.
+
+    A mean over people hides them.
+
+    Returns:
+        The person, and the right answers before and after the edit.
+    """
     before, after = right_answers(summary)
-    people = [person for person in before if after[person] < before[person] / 2]
-    if not people:
-        return ""
-    people.sort(key=lambda person: after[person] - before[person])
-    named = ", ".join(f"{who} {after[who]:g} of {before[who]:g}" for who in people[:3])
-    more = f", and {len(people) - 3} more people" if len(people) > 3 else ""
-    return (
-        f"; of the retained {people_text(len(people))} lost more than half of the right answers "
-        f"(left: {named}{more})"
-    )
+    people = [who for who in before if before[who] >= 2 and after[who] < before[who] / 2]
+    people.sort(key=lambda who: after[who] - before[who])
+    return [(who, before[who], after[who]) for who in people]
 
 
 def most_lost(summary: Sequence[Mapping]) -> str:

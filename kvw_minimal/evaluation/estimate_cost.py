@@ -24,6 +24,7 @@ from ..kvw import KVW
 from ..method import Method, check_requirements, make_edit
 from ..methods.controls import Vanilla
 from ..models import fingerprint
+from ..questions import one_of_each
 from ..session import Session
 from ..zoo.catalogue import device_and_dtype
 from .pipeline import build_request, check_methods
@@ -66,6 +67,7 @@ def work_of(
         with_options: whether the options and false answers of the questions are scored.
     """
     works = [Work("measure", session.batches(request.questions()), 1)]
+    works.append(Work("say", session.prompts(one_of_each(request.forget)), strengths))
     models = 1 + strengths + int(oracle)  # vanilla, edited, oracle
     for name, questions in request.sets():
         shams = 0 if name == "retain" else strengths * draws

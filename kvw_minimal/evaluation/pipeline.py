@@ -33,6 +33,7 @@ from ..method import (
 )
 from ..methods import Method, make_edit, method_of
 from ..models import find_projections, fingerprint, resolve_layers
+from ..questions import one_of_each
 from ..results import (
     BEYOND,
     FEW,
@@ -131,20 +132,22 @@ def results_text(result: dict, arguments: Mapping[str, Any], folder: Path | None
     def how_to_audit(name: str) -> str:
         if folder:
             return command_to_audit(arguments, methods[name], folder)
-        new = new_folder(None)
-        made = command_to_unlearn(arguments, methods[name], new)
-        return f"{made} && {command_to_audit(arguments, methods[name], new)}"
+        return command_to_make_and_audit(arguments, methods[name], folder)
 
     def what_else(name: str, more: bool) -> list[str]:
-        new = new_folder(folder)
         others = alternatives(methods[name], more)
-        return [command_to_unlearn(arguments, method, new) for method in others]
+        return [command_to_unlearn(arguments, m, new_folder(folder, m)) for m in others]
 
     texts = [outcome(of_method, name) for name, of_method in by_method.items()]
     if source["notes"]:
         texts += [*source["notes"], "next: teach the model these people, and ask again"]
     else:
         texts.append(next_step(by_method, how_to_audit, what_else))
+    texts.append("\nWhat it says now:")
+    for answers in result["answers"]:
+        shown = "(with a picture) " if answers["picture"] else ""
+        texts += [f"  {shown}{answers['prompt']}", f"    taught: {answers['taught']}"]
+        texts += [f"    after {name}: {text}" for name, text in answers["after"].items()]
     texts += ["", table(rows), ""]
     texts += [closing_sentence(of_method, name, draws) for name, of_method in by_method.items()]
     others = sorted({row["metric"] for row in rows} - {"exact_match", f"exact_match{BEYOND}"})
@@ -209,9 +212,18 @@ def command_to_export(arguments: Mapping[str, Any], edit_file: Path) -> str:
     return f"python -m kvw_minimal export merged {' '.join(words)}"
 
 
-def new_folder(folder: Path | None) -> Path:
-    """A folder that does not exist yet, beside that of an earlier run: `kvw-2` after `kvw`."""
-    base = folder or Path("edits")
+def command_to_make_and_audit(
+    arguments: Mapping[str, Any], method: Method, beside: Path | None
+) -> str:
+    """The commands that make an edit, score it, and audit it."""
+    new = new_folder(beside, method)
+    made = command_to_unlearn(arguments, method, new)
+    return f"{made} && {command_to_audit(arguments, method, new)}"
+
+
+def new_folder(beside: Path | None, method: Method) -> Path:
+    """A folder that does not exist yet, named after a method, beside that of an earlier run."""
+    base = (beside or Path("edits")).with_name(method.name.replace(" ", "-"))
     if not base.exists():
         return base
     return next(new for i in count(2) if not (new := base.with_name(f"{base.name}-{i}")).exists())
@@ -227,7 +239,10 @@ def after_audit(
         edit_file: the file of the edit; None if the audit made it.
     """
     if word == UNDECIDED:
-        return "ask more questions about these people, so that one answer decides less"
+        return (
+            "add questions about these people to the file, so that one answer decides less (the "
+            "model must have been taught their answers), then `unlearn` and `audit` again"
+        )
     if word == GONE:
         if edit_file is None:
             return "make this edit with `unlearn --save FOLDER`, which asks the others, too"
@@ -243,9 +258,9 @@ def after_audit(
         kind, again = "another", method_of(RECOMMENDED[0])
     if again is None:
         return f"make {kind} edit, or one of another method"
-    new = new_folder(edit_file.parent if edit_file and edit_file.parent.name else None)
-    made = f"{command_to_unlearn(arguments, again, new)} && "
-    return f"make {kind} edit, and audit it:\n  {made}{command_to_audit(arguments, again, new)}"
+    beside = edit_file.parent if edit_file and edit_file.parent.name else None
+    commands = command_to_make_and_audit(arguments, again, beside)
+    return f"make {kind} edit, and audit it:\n  {commands}"
 
 
 def stored_oracle(name: str) -> list[dict]:
@@ -365,12 +380,39 @@ def try_questions(questions: str, model: str) -> str:
     session, request = request_from(questions, model)
     for group in (request.questions(), *request.eval_sets.values()):
         session.batches(group)
-    firsts = {bool(q.pictures): q for q in reversed(request.forget + request.retain)}
     return "\n".join(
         f"asked:  {q.prompt}\ntaught: {q.answer}\nsaid:   {answer}"
-        for _, q in sorted(firsts.items())  # by text, then by picture
+        for q in one_of_each(request.forget + request.retain)
         for answer in scores.answer(session.model, session.processor, [q])
     )
+
+
+def answers_after(
+    session: Session, request: Request, edits: Mapping[str, Edit]
+) -> list[dict[str, Any]]:
+    """What the model says with each edit, asked one question about the forgotten of each kind.
+
+    Args:
+        edits: by the name of their method with its settings.
+
+    Returns:
+        Dicts of `prompt`, `picture` (whether one is shown), `taught` and `after`, the answer with
+        each edit.
+    """
+    questions = one_of_each(request.forget)
+    by_edit = {}
+    for name, edit in edits.items():
+        with edit.on(session.model):
+            by_edit[name] = scores.answer(session.model, session.processor, questions)
+    return [
+        {
+            "prompt": question.prompt,
+            "picture": bool(question.pictures),
+            "taught": question.answer,
+            "after": {name: texts[i] for name, texts in by_edit.items()},
+        }
+        for i, question in enumerate(questions)
+    ]
 
 
 def oracle_name(model: str, group: str, percent: int, people: Sequence[str] = ()) -> str:
@@ -499,8 +541,9 @@ def run_unlearning(
         where: `device` and `dtype`, as `device_and_dtype`.
 
     Returns:
-        A dict of `provenance` and `rows` (condition, strength, set, modality, metric, value, low,
-        high and n; the strength may be None), and the edits. The model stays as it was.
+        A dict of `provenance`, `rows` (condition, strength, set, modality, metric, value, low,
+        high and n; the strength may be None) and `answers`, and the edits. The model stays as it
+        was.
 
     Raises:
         FileNotFoundError, ValueError: an unknown method, unknown people or questions; a missing
@@ -641,7 +684,8 @@ def run_unlearning(
             keep("sham", strength, partial(scored_shams, variant, edit, scored))
             if folder is not None:
                 resume.sham_file(folder, variant).unlink(missing_ok=True)
-    return result(), edits
+    named_edits = {str(variant): edit for variant, edit in zip(methods, edits, strict=True)}
+    return result() | {"answers": answers_after(session, request, named_edits)}, edits
 
 
 def run_evaluation(

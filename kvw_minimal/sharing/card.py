@@ -6,10 +6,12 @@ from huggingface_hub import EvalResult, ModelCardData
 from rich.box import MARKDOWN
 
 from ..edits import ComposedEdit, Edit
+from ..method import name_of_method
 from ..results import (
     BEYOND,
     malformed,
     more_or_less,
+    outcome,
     people_text,
     pooled_mean,
     remarks,
@@ -47,6 +49,7 @@ LIMITS = """- An answer that is not given any more may still be there: asked ano
   they were asked. Nothing here is a legal assurance.
 """
 NO_SCORES = "None were given to this card: nothing here says that anything was forgotten."
+EXACT = "The share of answers that are right word for word (exact match):"
 NO_SHAM = "No sham stands beside them: what the same method does to others' answers is not known."
 
 
@@ -57,20 +60,23 @@ def single(edit: Edit) -> list[Edit]:
     return [edit]
 
 
-def scores_section(rows: list[dict]) -> str:
-    """Mean scores under each condition, in Markdown.
+def scores_section(rows: list[dict], method: str = "the edit") -> str:
+    """A verdict that names nobody, and mean exact match under each condition, in Markdown.
 
     Raises:
         ValueError: `rows` are no rows of `unlearn --json`.
     """
     try:
-        table = score_table([r for r in rows if BEYOND not in r["metric"]], 3, MARKDOWN)
+        exact = [row for row in rows if row["metric"] == "exact_match"]
+        others = [row for row in rows if BEYOND not in row["metric"]]
+        table = score_table(exact or others, 3, MARKDOWN)
         beyond = [
             f"In {row['metric'].removesuffix(BEYOND)} the edit takes of the forgotten, beside its "
             f"shams, {more_or_less(row, 3)}."
             for row in rows
             if BEYOND in row["metric"]
         ]
+        verdict = outcome(rows, method, named=False)
         warnings = [text for text in (malformed(rows), unmeasured(rows)) if text]
         without_sham = all(row["condition"] != "sham" for row in rows)
     except (KeyError, TypeError, ValueError) as error:
@@ -78,7 +84,7 @@ def scores_section(rows: list[dict]) -> str:
     sentences = ["95 % intervals over people.", *remarks(rows), *beyond]
     if without_sham:
         sentences.append(NO_SHAM)
-    return f"{table}\n\n{' '.join(sentences)}{''.join(warnings)}"
+    return f"{verdict}.\n\n{EXACT}\n\n{table}\n\n{' '.join(sentences)}{''.join(warnings)}"
 
 
 def front_matter(format: str, words: dict, scores: list[dict] | None) -> str:
@@ -129,7 +135,7 @@ def card(
     Raises:
         ValueError: as in `scores_section`.
     """
-    table = scores_section(scores) if scores else NO_SCORES
+    table = scores_section(scores, name_of_method(edit)) if scores else NO_SCORES
     notes, model = [component.notes for component in single(edit)], words["model"]
     people = list(dict.fromkeys(str(person) for note in notes for person in note.get("people", [])))
     forgotten = people_text(len(people)) if people else "some people"
