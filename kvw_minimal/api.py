@@ -471,7 +471,8 @@ class Results:
     def table(self, metric: str = "exact_match") -> str:
         """One line for each method: means of the forgotten, of the sham, and of the other sets.
 
-        The method that leaves least of the forgotten stands first.
+        The method that leaves least of the forgotten stands first. The last column has the
+        verdict, whose reason is `report.verdict`.
         """
         sets = list(dict.fromkeys(row["set"] for report in self.reports for row in report.rows))
         others = [name for name in sets if name != "forget"]
@@ -480,14 +481,15 @@ class Results:
             value = report.mean(condition, name, metric)
             return "-" if value is None else f"{value:.2f}"
 
-        head = ["", "forget", "sham", *others]
+        head = ["", "forget", "sham", *others, "verdict"]
         vanilla = self.reports[0]
         lines = [["vanilla", cell(vanilla, "vanilla", "forget"), "-"]]
-        lines[0] += [cell(vanilla, "vanilla", name) for name in others]
+        lines[0] += [*(cell(vanilla, "vanilla", name) for name in others), "-"]
         for report in sorted(self.reports, key=lambda r: r.mean("edited", "forget") or 0.0):
             line = [report.method, cell(report, "edited", "forget"), cell(report, "sham", "forget")]
-            lines.append(line + [cell(report, "edited", name) for name in others])
-        title = f"{metric.replace('_', ' ')}, image and text questions, least left of forget first"
+            line += [cell(report, "edited", name) for name in others]
+            lines.append([*line, report.verdict.partition(":")[0]])
+        title = f"{metric.replace('_', ' ')}, least left of forget first"
         return text_table(head, lines, title)
 
     def frontier(self, metric: str = "exact_match"):

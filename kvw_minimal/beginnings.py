@@ -17,6 +17,7 @@ from hashlib import sha256
 from os.path import commonprefix
 
 import torch
+import transformers
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -42,6 +43,9 @@ MODELS = {
 ROPES = ("default", "linear", "llama3")
 #: inputs with one number per token; all others are pictures
 PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+#: what transformers calls the cache of a model, which has another name from 5.24 on
+VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+CACHE = "cache" if VERSION >= (5, 24) else "past_key_values"
 LEAST = 1 / 8  # the smallest share of saved tokens that is worth a further pass
 _plain = ContextVar("plain", default=False)
 
@@ -264,7 +268,7 @@ def _rests(model: nn.Module, groups: list[Group], size: int) -> Iterator[Batch]:
                 "input_ids": rest["input_ids"],
                 "attention_mask": mask,
                 "position_ids": _as_given(rest["position_ids"]),
-                "past_key_values": DynamicCache([(x.keys[which], x.values[which]) for x in cache]),
+                CACHE: DynamicCache([(x.keys[which], x.values[which]) for x in cache]),
             }
             yield Rest(
                 inputs, rest["labels"], [row.number for _, row, _ in block], rest.get("ends")
@@ -297,4 +301,4 @@ def _read(model: nn.Module, begun: dict[str, torch.Tensor], pictures: list[dict]
     inputs |= {name: torch.cat([shown[name] for shown in pictures]) for name in pictures[0]}
     device = next(model.parameters()).device
     inputs = {name: x.to(device) for name, x in inputs.items()}
-    return backbone(model)(**inputs, use_cache=True).past_key_values.layers
+    return getattr(backbone(model)(**inputs, use_cache=True), CACHE).layers

@@ -158,7 +158,7 @@ def test_of_several_answers_the_whole_prompt_is_read_once(shown):
     model, asked = tiny.llava(), chosen_between(shown[:6])
     batches = answer_batches(tiny.processor(), asked)
     (batch,) = beginnings.share(model, batches)
-    assert batch.inputs["past_key_values"].get_seq_length() > 20
+    assert batch.inputs[beginnings.CACHE].get_seq_length() > 20
     assert batch.labels.shape[1] == batch.predicts.sum(1).max() + 1
     assert batch.predicts[:, 0].all() and sorted(batch.rows) == list(range(24))
 
