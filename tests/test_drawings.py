@@ -16,10 +16,13 @@ SAID = {"caption": "Look at it.", "alt": "It is <there>."}
 LAYERS = {"layer 0": 0.25, "said": 1.0}
 
 
+def elements(drawing: drawings.Drawing, tag: str) -> list[ElementTree.Element]:
+    """Every element of a kind; the drawing must be well-formed XML."""
+    return list(ElementTree.fromstring(drawing.svg).iter(f"{{http://www.w3.org/2000/svg}}{tag}"))
+
+
 def texts(drawing: drawings.Drawing) -> list[str]:
-    """Every text of a drawing; it must be well-formed XML."""
-    root = ElementTree.fromstring(drawing.svg)
-    return [each.text or "" for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    return [each.text or "" for each in elements(drawing, "text")]
 
 
 def test_the_gate_is_that_of_the_book_and_its_limit_a_step():
@@ -58,3 +61,25 @@ def test_people_are_drawn_as_for_the_interval_of_the_book():
     assert first.svg.count('class="off"') == (drawn == 0).sum()
     assert first.svg.count('class="dot"') == int(drawn[0] > 0)
     assert f"this draw: {(drawn > 0).sum()} people" in texts(first)
+
+
+def test_states_are_filled_where_they_are_led_and_the_first_layer_stands_below():
+    rows = {"layer 0": ["", "1/2"], "layer 1": ["", "all"]}
+    drawing = drawings.states_led(["photo", "In"], rows, **SAID)
+    assert (drawing.svg.count('class="cell"'), drawing.svg.count('class="off"')) == (2, 2)
+    height = {each.text: float(each.get("y")) for each in elements(drawing, "text")}
+    assert height["layer 1"] < height["layer 0"] < height["photo"]
+    assert height["1/2"] == height["layer 0"]
+
+
+def test_a_way_is_as_long_as_it_is_and_filled_as_far_as_the_state_has_come():
+    drawing = drawings.ways(
+        {"layer 0": 10.0, "layer 1": 40.0},
+        {"layer 0": (0.0, 0.5), "layer 1": (0.25, 1.25)},
+        {"layer 0": "asked", "layer 1": "more"},
+        **SAID,
+    )
+    bars = [each for each in elements(drawing, "rect") if each.get("height") == "24"]
+    widths = [float(each.get("width")) for each in bars]
+    assert widths == pytest.approx([0, 29, 58, 58, 232, 232])  # before, by its edit, whole
+    assert {"0.50", "1.25", "asked", "more"} <= set(texts(drawing))

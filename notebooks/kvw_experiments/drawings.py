@@ -155,6 +155,65 @@ def intervals(
     return Drawing(parts, bottom + 28, caption, alt)
 
 
+def states_led(
+    columns: Sequence[str], rows: Mapping[str, Sequence[str]], caption: str = "", alt: str = ""
+) -> Drawing:
+    """A box for each token behind each layer, the first layer below; filled where a text stands.
+
+    Args:
+        columns: what stands below, one after the other.
+        rows: by layer, the first one first: a text for each column, "" where nothing is led.
+    """
+    left, step = 66.0, 38
+    across = (WIDTH - left) / len(columns)
+    parts, bottom = [], 8 + step * len(rows)
+    for row, (name, texts) in enumerate(rows.items()):
+        y = bottom - step * (row + 1)
+        parts.append(_text(4, y + 22, name))
+        for column, words in enumerate(texts):
+            x = left + across * column
+            parts.append(_box(x + 3, y + 2, across - 6, step - 6, "cell" if words else "off"))
+            parts.append(_text(x + across / 2, y + 22, words, "m b"))
+    parts += [
+        _text(left + across * (column + 0.5), bottom + 18, words, "m s")
+        for column, words in enumerate(columns)
+    ]
+    return Drawing(parts, bottom + 30, caption, alt)
+
+
+def ways(
+    lengths: Mapping[str, float],
+    come: Mapping[str, tuple[float, float]],
+    notes: Mapping[str, str],
+    caption: str = "",
+    alt: str = "",
+) -> Drawing:
+    """A dashed bar as long as the way of each layer, filled as far as its state has come.
+
+    Args:
+        lengths: of the ways, by layer.
+        come: the shares of a way that were come before the layer was edited, and after.
+        notes: a line below each bar.
+    """
+    left, room, step = 70.0, 290.0, 60
+    scale = room / max(length * max(1.0, come[name][1]) for name, length in lengths.items())
+    parts = [_box(8, 8, 14, 14, "off"), _text(28, 20, "whole way")]
+    parts += [_box(122, 8, 14, 14, "cell"), _text(142, 20, "come before its edit")]
+    parts += [_box(296, 8, 14, 14, "on"), _text(316, 20, "by its edit")]
+    for row, (name, length) in enumerate(lengths.items()):
+        y, whole = 40 + step * row, length * scale
+        before, after = (max(0.0, share) * whole for share in come[name])
+        parts += [
+            _text(4, y + 17, name),
+            _box(left, y, before, 24, "cell"),
+            _box(left + before, y, max(0.0, after - before), 24, "on"),
+            _box(left, y, whole, 24, "off"),
+            _text(left + max(whole, after) + 8, y + 17, f"{come[name][1]:.2f}", "b"),
+            _text(left, y + 42, notes[name], "s"),
+        ]
+    return Drawing(parts, 40 + step * len(lengths), caption, alt)
+
+
 def gate(ratio: float, strength: float) -> float:
     """min(1, (c_r / c_f)^G) of one vector, from c_f / c_r; G may be infinite."""
     return min(1.0, ratio**-strength)
