@@ -83,3 +83,15 @@ def test_a_way_is_as_long_as_it_is_and_filled_as_far_as_the_state_has_come():
     widths = [float(each.get("width")) for each in bars]
     assert widths == pytest.approx([0, 29, 58, 58, 232, 232])  # before, by its edit, whole
     assert {"0.50", "1.25", "asked", "more"} <= set(texts(drawing))
+
+
+def test_what_is_left_stands_beside_the_sham_and_what_is_kept():
+    rows = {"edit": (0.25, 0.9, 1.0), "oracle": (0.0, None, 1.0)}
+    drawing = drawings.left_and_kept(rows, **SAID)
+    assert texts(drawing)[-7:] == ["edit", "0.25", "1.00", "0.90", "oracle", "0.00", "1.00"]
+    bars = [
+        (bar.get("class"), float(bar.get("width", "nan")))
+        for bar in ElementTree.fromstring(drawing.svg).iter("{http://www.w3.org/2000/svg}rect")
+    ][4:]  # after the paper and what explains the colours
+    assert [kind for kind, _ in bars] == ["on", "on", "off", "s", "s"]
+    assert bars[0][1] / bars[2][1] == pytest.approx(0.25 / 0.9)

@@ -6,6 +6,7 @@ import families
 import gone_page
 import package_page
 import price_list
+import results_page
 import scale_page
 
 from kvw_exhibits import museum
@@ -19,6 +20,8 @@ PAGES = {
     gone_page.PAGE: gone_page.page,
     families.PAGE: families.page,
     price_list.PAGE: price_list.page,
+    results_page.PAGE: results_page.page,
+    results_page.FIGURE: results_page.figure,
     MUSEUM: lambda: package_page.filled(MUSEUM, ["", museum.page()]),
     **{path: partial(str, text) for path, text in package_page.api_pages().items()},
 }

@@ -214,6 +214,37 @@ def ways(
     return Drawing(parts, 40 + step * len(lengths), caption, alt)
 
 
+def left_and_kept(
+    rows: Mapping[str, tuple[float, float | None, float]], caption: str = "", alt: str = ""
+) -> Drawing:
+    """A line for each model: what is left of the forgotten, and what is kept of the others.
+
+    Args:
+        rows: by name, exact match on the forgotten, the same under the sham, and on the others;
+            a model without a sham was not edited, and is grey.
+    """
+    panels, step, top = ((128.0, 150.0), (328.0, 70.0)), 34, 64
+    parts = [_box(8, 8, 14, 14, "on"), _text(28, 20, "after the edit")]
+    parts += [_box(138, 8, 14, 14, "off"), _text(158, 20, "sham: for five others")]
+    parts += [_box(320, 8, 14, 14, "s"), _text(340, 20, "never edited")]
+    heads = ("the five: answers left", "others: kept")
+    parts += [_text(x, top - 10, head, "b") for (x, _), head in zip(panels, heads, strict=True)]
+    bottom = top + step * len(rows)
+    parts += [_line(x, top, x, bottom, "axis") for x, _ in panels]
+    for i, (name, (forgotten, sham, others)) in enumerate(rows.items()):
+        above = top + step * i + 7
+        parts.append(_text(panels[0][0] - 8, above + 15, name, "r"))
+        for (x, room), value in zip(panels, (forgotten, others), strict=True):
+            kind = "s" if sham is None else "on"
+            parts.append(_box(x, above, round(room * value, 1), 20, kind))
+            parts.append(_text(round(x + room * value, 1) + 6, above + 15, f"{value:.2f}", "b"))
+        if sham is not None:
+            x, room = panels[0]
+            parts.append(_box(x, above, round(room * sham, 1), 20, "off"))
+            parts.append(_text(round(x + room * sham, 1) + 6, above + 15, f"{sham:.2f}", "s"))
+    return Drawing(parts, bottom + 8, caption, alt)
+
+
 def gate(ratio: float, strength: float) -> float:
     """min(1, (c_r / c_f)^G) of one vector, from c_f / c_r; G may be infinite."""
     return min(1.0, ratio**-strength)
