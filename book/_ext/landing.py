@@ -73,6 +73,7 @@ ROOT_PAGE = """<!DOCTYPE html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
+<link rel="icon" href="_static/favicon.png">
 {tags}
 <meta http-equiv="refresh" content="0; url={page}">
 <link rel="canonical" href="{page}">
