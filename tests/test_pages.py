@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "name", ["chapter_map", "formulas", "plain_pages", "search", "tables", "unused"]
+    "name", ["chapter_map", "formulas", "parts", "plain_pages", "search", "tables", "unused"]
 )
 def test_examples_of_the_extensions_hold(name: str):
     found = doctest.testmod(importlib.import_module(name))

@@ -4,7 +4,8 @@ A wide figure that is shrunk to the column of a phone cannot be read. Its panels
 other with white between them, so they can be set below each other: each part is the same picture
 again, of which only a part is seen (`book.css`). The names at the left edge stand before each row,
 a legend or the bar of a heat map stands below. A heat map of one panel is moved sideways, under the
-names of its rows, which stay.
+names of its rows, which stay. What would still be too small to read keeps `LEGIBLE` of its size,
+and is moved sideways.
 """
 
 import base64
@@ -21,9 +22,10 @@ PAPER = 245  # of 255: a pixel this light in each colour is paper
 SHARP = 2  # pixels of a stored figure for each of the page, along each side
 GUTTER = 5  # pixels of paper between two parts, at least
 NARROW = 150  # pixels: what is narrower is no panel
-ROOM = 511  # of the page: what stands in one row, at most; then it is shown at 0.7 of its size
+ROOM = 447  # of the page: what stands in one row, at most; then it is shown at 0.8 of its size
 LEAST = 0.5  # of its size, at which the text of a figure is seven pixels high
 COLUMN = 358  # of the page: the column of a phone that is 390 wide
+LEGIBLE = 0.9  # of its size: the smallest type of the book's figures, ten pixels, has nine then
 WIDE = 500  # of the page: what is narrower is read on a phone as it is
 EDGE = 4  # pixels of paper that a part keeps around it
 FIGURE = re.compile(
@@ -121,6 +123,15 @@ def names_of(ink: np.ndarray) -> Box | None:
     return Box(0, 0, panels[0], len(ink)) if named else None
 
 
+def least_of(width: float) -> int:
+    """How wide on a phone, at least, something is that is so wide on a page; 0 is as it comes.
+
+    >>> least_of(440), least_of(540)
+    (0, 486)
+    """
+    return round(LEGIBLE * width) if width > ROOM else 0
+
+
 def part_of(box: Box, size: tuple[int, int], row: int, pictures: str) -> str:
     """One part: a window of the box's size over the whole picture."""
     width, height = box.width, box.bottom - box.top
@@ -129,7 +140,11 @@ def part_of(box: Box, size: tuple[int, int], row: int, pictures: str) -> str:
         f"top:{-100 * box.top / height:.2f}%"
     )
     inside = re.sub(r' style="[^"]*"', "", pictures).replace("<img ", f'<img style="{place}" ')
-    style = f"width:{100 * width / row:.2f}%;aspect-ratio:{width}/{height}"
+    share = f"{100 * width / row:.2f}%"
+    least = LEGIBLE * width / SHARP if least_of(row / SHARP) else 0
+    style = (
+        f"width:{f'max({share},{least:.0f}px)' if least else share};aspect-ratio:{width}/{height}"
+    )
     return f'<span style="{style}">{inside}</span>'
 
 
@@ -142,8 +157,10 @@ def with_parts(match: re.Match) -> str:
     ink = pixels.min(axis=2) <= PAPER
     wide = width / SHARP >= WIDE
     rows, names = rows_of(ink) if wide else [], names_of(ink) if wide else None
+    tail, least = match[0][len(head) :], least_of(width / SHARP)
+    moved = head.replace('style="', f'style="--least:{least}px;', 1)
     if not rows and not names:
-        return match[0]
+        return f"{moved.replace('<figure', '<figure class=broad', 1)}{tail}" if least else match[0]
     alt = html.unescape(re.search(r' alt="([^"]*)"', picture)[1])
     bare = re.sub(r' (?:alt|width|height|loading)="[^"]*"', "", picture + paper)
     bare = bare.replace("<img ", '<img alt="" loading="lazy" ')
@@ -151,15 +168,14 @@ def with_parts(match: re.Match) -> str:
         part = part_of(names, (width, height), names.width, bare)
         share = f"--share:{names.width / width:.4f}"
         shown = f'<span class="names" aria-hidden="true" style="{share}">{part}</span>'
-        return f"{head.replace('<figure', '<figure class=named', 1)}{shown}{match[0][len(head) :]}"
+        return f"{moved.replace('<figure', '<figure class=named', 1)}{shown}{tail}"
     widest = max(sum(box.width for box in row) for row in rows)
     lines = "".join(
         f"<span>{''.join(part_of(box, (width, height), widest, bare) for box in row)}</span>"
         for row in rows
     )
-    whole = match[0][len(head) :]
     return (
-        f'{head.replace("<figure", "<figure class=cut", 1)}<span class="whole">{whole}</span>'
+        f'{head.replace("<figure", "<figure class=cut", 1)}<span class="whole">{tail}</span>'
         f'<span class="parts" role="img" aria-label="{html.escape(alt)}">{lines}</span>'
     )
 

@@ -15,7 +15,7 @@ addEventListener("load", () => document.querySelector(".primary-toggle")?.addEve
     ?.scrollIntoView({ block: "center" }), 50)));
 
 // What is wider than the page fades where there is more of it, and can be moved by keyboard, too.
-const WIDE = ".cell_output figure, .cell_output .text_html, .pst-scrollable-table-container, " +
+const WIDE = ".cell_output figure, figure .parts, article p:has(> img), .cell_output .text_html, .pst-scrollable-table-container, " +
   ".cell_output pre, .cell_input pre, #landing .wide";
 addEventListener("load", () => {
   const all = [...document.querySelectorAll(WIDE)];
@@ -24,7 +24,7 @@ addEventListener("load", () => {
     const beyond = scrolls ? each.scrollWidth - each.clientWidth : 0;
     each.classList.toggle("more", beyond - each.scrollLeft > 4);
     each.classList.toggle("moved", beyond > 4 && each.scrollLeft > 4);
-    if (each.matches("figure, .text_html")) each.toggleAttribute("tabindex", beyond > 4);
+    if (each.matches("figure, .parts, p, .text_html")) each.toggleAttribute("tabindex", beyond > 4);
     if (each.hasAttribute("tabindex")) each.tabIndex = 0;
   };
   const sizes = new ResizeObserver(seen => seen.forEach(({ target }) => look(target)));
