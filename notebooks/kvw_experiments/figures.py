@@ -309,12 +309,14 @@ def heatmap(
     columns: list[str],
     label: str,
     cell: tuple[float, float] = (0.45, 0.3),
+    together: int = 0,
     **options,
 ) -> Figure:
     """A labelled matrix, for example people x layers.
 
     Args:
         cell: width and height of a cell in inches; 0.8 x 0.5 has room for a number.
+        together: how many columns stand together, before a gap; 0: all.
     """
     size = (1 + cell[0] * len(columns), 1 + cell[1] * len(rows))
     figure, axis = plt.subplots(figsize=size)
@@ -323,6 +325,8 @@ def heatmap(
     )
     axis.patch.set(facecolor="#e0e0e0", edgecolor="#909090", hatch="////")  # where nothing is known
     axis.tick_params(axis="y", rotation=0)
+    for column in range(together, len(columns), together) if together else ():
+        axis.axvline(column, color="white", linewidth=6)
     return figure
 
 
