@@ -122,6 +122,14 @@ def test_a_name_is_shown_as_it_is_spelt(name):
     assert len(own) >= 4 and not any(text.get_parse_math() for text in own)
 
 
+@pytest.mark.parametrize(("together", "gaps"), [(0, []), (2, [2, 4]), (3, [3])])
+def test_columns_of_a_heatmap_stand_together(together, gaps):
+    axis, *_ = drawn(
+        figures.heatmap, np.zeros((1, 5)), ["a"], list("abcde"), "of", together=together
+    )
+    assert [line.get_xdata()[0] for line in axis.lines] == gaps
+
+
 FRAME = pd.DataFrame(
     {
         "left": ["0.77 [0.70, 0.84]", "not reached", "0.55 [0.50, 0.60]"],
