@@ -415,8 +415,8 @@ def verdict_squares(panels: dict[str, dict[str, dict[str, int]]]) -> Figure:
         axis.set(xlim=(-0.3, most), ylim=(heights[-1] - 0.6, 0.6), xticks=[], title=title)
         axis.set_yticks(heights, list(rows))
         axis.tick_params(length=0)
+        axis.grid(False)
         sns.despine(ax=axis, left=True, bottom=True)
     keys = [Rectangle((0, 0), 1, 1, facecolor=fill, edgecolor="grey") for fill in fills.values()]
-    figure.legend(keys, list(fills), loc="lower center", ncols=len(fills), frameon=False)
-    figure.tight_layout(rect=(0, 0.1, 1, 1))
+    figure.legend(keys, list(fills), loc="outside lower center", ncols=len(fills), frameon=False)
     return figure
