@@ -807,7 +807,7 @@ DOCUMENT = """<!DOCTYPE html>
 <title>{title}</title>
 <link rel="stylesheet" href="reveal/reveal.css">
 <link rel="stylesheet" href="slides.css">
-<style>@font-face {{ font-family: "Book Math"; src: url("math.woff2") format("woff2"); }}</style>
+<style>@font-face {{ font-family: "Book Math"; src: url("{font}") format("woff2"); }}</style>
 <script>
 // what is short is set larger: it is read from the last row
 function fit(slide) {{
@@ -863,8 +863,11 @@ addEventListener("DOMContentLoaded", () => {{
 """
 
 
-def build(folder: Path) -> list[Path]:
+def build(folder: Path, font: str = FONT[0]) -> list[Path]:
     """Write all decks and what they load.
+
+    Args:
+        font: where the font of formulas is, seen from the decks; unless given it is put there.
 
     Raises:
         ValueError: the page has another number of sessions than there are decks.
@@ -875,7 +878,7 @@ def build(folder: Path) -> list[Path]:
     (folder / "reveal").mkdir(parents=True, exist_ok=True)
     for name in VENDORED:
         shutil.copyfile(ROOT / "book" / "_static" / "vendor" / name, folder / name)
-    for name in FONT:
+    for name in FONT if font == FONT[0] else ():
         shutil.copyfile(ROOT / "book" / "_static" / "fonts" / name, folder / name)
     shutil.copyfile(STYLE, folder / "slides.css")
     files = []
@@ -884,7 +887,9 @@ def build(folder: Path) -> list[Path]:
         chapter = int(deck.chapter[:2])
         title = html.escape(f"Session {number}, chapter {chapter}: {session.title}")
         files.append(folder / f"session_{number}.html")
-        files[-1].write_text(DOCUMENT.format(title=title, slides="\n".join(slides)), "utf-8")
+        files[-1].write_text(
+            DOCUMENT.format(title=title, slides="\n".join(slides), font=font), "utf-8"
+        )
     return files
 
 
@@ -903,7 +908,7 @@ def write_into_site(app, error) -> None:
     if error or app.builder.format != "html" or "book/teaching" not in app.env.found_docs:
         return
     site = Path(app.outdir)
-    for path in build(site / "slides"):
+    for path in build(site / "slides", f"../_static/fonts/{FONT[0]}"):
         deck = with_files(path.read_text(encoding="utf-8"), site / "_images", "../")
         path.write_text(deck, encoding="utf-8")
 
