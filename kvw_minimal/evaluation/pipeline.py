@@ -181,7 +181,7 @@ def command(name: str, arguments: Mapping[str, Any], *options: str) -> str:
         value = arguments.get(option, default)
         if value != default:
             words.append(f"--{option} {quote(str(value))}")
-    if name != "evaluate" and isinstance(arguments.get("oracle"), str):
+    if isinstance(arguments.get("oracle"), str):
         words.append(f"--oracle {quote(arguments['oracle'])}")
     return f"python -m kvw_minimal {name} {' '.join(words)}"
 
