@@ -91,14 +91,6 @@ NAMES = (
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
     # colours without JavaScript: those of "auto" are none
     (re.compile(r'(<html\b[^>]* data-theme=")auto"'), r'\1light"'),
-    # the theme's place for advertisements
-    (
-        re.compile(
-            r'<div class="sidebar-primary-items__end">\s*<div class="sidebar-primary-item">\s*'
-            r'<div id="ethical-ad-placement"[^>]*>\s*</div>\s*</div>\s*</div>'
-        ),
-        "",
-    ),
     # what is in the bibliography is no item of a list
     (re.compile(r'<div role="list" (class="citation-list")'), r"<div \1"),
 )
