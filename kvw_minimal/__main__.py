@@ -83,8 +83,9 @@ def _typed(context: typer.Context) -> set[str]:
     }
 
 
-def _check_source(typed: set[str], source: str) -> None:
+def _check_source(typed: set[str]) -> None:
     """Refuses the options of groups beside people or questions."""
+    source = "questions" if "questions" in typed else "people"
     for name in ("group", "forget_percent") if {"people", "questions"} & typed else ():
         if name in typed:
             raise typer.BadParameter(
@@ -150,7 +151,7 @@ def unlearn_command(
     words = [name for name in ("strength", "layers") if name in typed]
     if words and (settings or not isinstance(base, KVW | PublishedKVW)):
         raise typer.BadParameter(f"--{words[0]} is for KVW without --settings: put it into these")
-    _check_source(typed, "people" if questions is None else "questions")
+    _check_source(typed)
     methods = [base]
     if isinstance(base, KVW | PublishedKVW) and not settings:
         base = replace(base, layers=tuple(read_layers(layers)))
@@ -204,7 +205,7 @@ def evaluate_command(
     """Score a model as it is and with a saved edit, on the sets of a group or a file."""
     from .evaluation import pipeline
 
-    _check_source(_typed(context), "people" if questions is None else "questions")
+    _check_source(_typed(context))
     _check_edit(edit, json_file)
     text, result = pipeline.run_evaluation(
         model,
@@ -247,7 +248,7 @@ def audit_command(
     """Run every probe on an edit, its sham and the oracle: gone, or only quiet? Takes minutes."""
     from .evaluation import pipeline
 
-    _check_source(_typed(context), "people" if questions is None else "questions")
+    _check_source(_typed(context))
     _check_edit(edit, json_file)
     text, result = pipeline.run_audit(
         model,

@@ -335,7 +335,7 @@ def next_step(
     tries = what_else(best, bool(sparing))
     if not tries:
         return f"next: take {best} with its price, or try another method"
-    return "\nor:\n".join([f"next: try\n  {tries[0]}", *(f"  {one}" for one in tries[1:])])
+    return "next: try\n" + "\nor:\n".join(f"  {one}" for one in tries)
 
 
 def unmeasured(summary: Sequence[dict]) -> str:

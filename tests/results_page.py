@@ -5,7 +5,7 @@ from functools import cache
 import pandas as pd
 from package_page import ROOT, filled
 
-from kvw_experiments.drawings import Drawing, left_and_kept
+from kvw_experiments.drawings import Drawing, left_beside_sham
 from kvw_experiments.runner import stored_rows
 from kvw_experiments.summaries import mean_of_modalities
 
@@ -49,7 +49,7 @@ def drawing() -> Drawing:
         for name, (forgotten, sham, others) in rows.items()
     )
     alt = f"Share of answers left about the five, and kept about everyone else: {said}."
-    return left_and_kept(rows, CAPTION, alt)
+    return left_beside_sham(rows, CAPTION, alt)
 
 
 def figure() -> str:

@@ -87,7 +87,7 @@ def test_a_way_is_as_long_as_it_is_and_filled_as_far_as_the_state_has_come():
 
 def test_what_is_left_stands_beside_the_sham_and_what_is_kept():
     rows = {"edit": (0.25, 0.9, 1.0), "oracle": (0.0, None, 1.0)}
-    drawing = drawings.left_and_kept(rows, **SAID)
+    drawing = drawings.left_beside_sham(rows, **SAID)
     assert texts(drawing)[-7:] == ["edit", "0.25", "1.00", "0.90", "oracle", "0.00", "1.00"]
     bars = [
         (bar.get("class"), float(bar.get("width", "nan")))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -32,7 +33,7 @@ from kvw_minimal.evaluation.resume import inputs_of
 from kvw_minimal.evaluation.scoring import CHOICE, nothing_to_forget
 from kvw_minimal.kvw import KVW
 from kvw_minimal.method import Method, alternatives, make_edit
-from kvw_minimal.methods import METHODS
+from kvw_minimal.methods import METHODS, method_of
 from kvw_minimal.methods.fisher import SSD
 from kvw_minimal.methods.kvw import SelectivePruning
 from kvw_minimal.methods.layerwise_rewrite import LayerwiseRewrite
@@ -220,10 +221,7 @@ def test_the_end_says_what_came_out_and_what_to_do(file, model, quiet):
     assert "No general question was asked: what else the edit takes is not known." in two
     assert "Before the edit no answer of forget by image, forget by text, retain by image" in two
     result["provenance"] |= {"notes": [], "headroom": "unknown"}
-    text, start = (
-        pipeline.results_text(result, asked),
-        "  python -m kvw_minimal unlearn --model tiny",
-    )
+    start = "  python -m kvw_minimal unlearn --model tiny"
     draws, end = "--sham-draws 2 --no-oracle --save", "--questions mine.jsonl --device meta"
     asked["device"] = "meta"
     text = pipeline.results_text(result, asked)
@@ -372,7 +370,13 @@ def test_an_edit_that_takes_less_than_its_sham_is_said_so():
 )
 def test_after_an_audit_the_next_command_is_said(word, method, told):
     asked = {"model": "m", "questions": "q.jsonl"}
-    assert told in pipeline.after_audit(word, method, asked, Path("e"))
+    advice = pipeline.after_audit(word, method, asked, Path("e"))
+    assert told in advice
+    if "kvw_minimal unlearn" in advice:  # its options make a method
+        pattern = r"(?: --method '(.*?)')?(?: --strength (\S+))?(?: --settings '(.*?)')? --save"
+        name, strength, settings = re.search(rf"--model m{pattern}", advice).groups()
+        changed = json.loads(settings or "{}") | ({"strength": float(strength)} if strength else {})
+        assert method_of(name or KVW.name, changed) != method
 
 
 def test_what_was_asked_can_be_asked_again(file, model, quiet, tmp_path):
@@ -745,7 +749,10 @@ def test_one_command(file, model, quiet, monkeypatch, tmp_path):
     )
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("fails: KVW(strength=2.0) had nothing to forget")
-    assert "\nexact match " in done.stdout and "vanilla  " in done.stdout
+    assert "nothing to forget: on text" in done.stdout
+    [head] = [line for line in done.stdout.splitlines() if line.startswith("exact match ")]
+    names = ["exact match", "people", "vanilla", "edited 2", "edited 8", "sham 2", "sham 8"]
+    assert [name.strip() for name in head.split("  ") if name] == names
     stored = json.loads((out / "rows.json").read_text())
     assert stored["rows"] == json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert stored["provenance"]["questions"] == "mine.jsonl"

@@ -136,7 +136,7 @@ def results_text(result: dict, arguments: Mapping[str, Any], folder: Path | None
 
     def what_else(name: str, more: bool) -> list[str]:
         others = alternatives(methods[name], more)
-        return [command_to_unlearn(arguments, m, new_folder(folder, m)) for m in others]
+        return [command_to_unlearn(arguments, m, unused_folder(folder, m)) for m in others]
 
     texts = [outcome(of_method, name) for name, of_method in by_method.items()]
     if source["notes"]:
@@ -216,12 +216,12 @@ def command_to_make_and_audit(
     arguments: Mapping[str, Any], method: Method, beside: Path | None
 ) -> str:
     """The commands that make an edit, score it, and audit it."""
-    new = new_folder(beside, method)
+    new = unused_folder(beside, method)
     made = command_to_unlearn(arguments, method, new)
     return f"{made} && {command_to_audit(arguments, method, new)}"
 
 
-def new_folder(beside: Path | None, method: Method) -> Path:
+def unused_folder(beside: Path | None, method: Method) -> Path:
     """A folder that does not exist yet, named after a method, beside that of an earlier run."""
     base = (beside or Path("edits")).with_name(method.name.replace(" ", "-"))
     if not base.exists():

@@ -214,7 +214,7 @@ def ways(
     return Drawing(parts, 40 + step * len(lengths), caption, alt)
 
 
-def left_and_kept(
+def left_beside_sham(
     rows: Mapping[str, tuple[float, float | None, float]], caption: str = "", alt: str = ""
 ) -> Drawing:
     """A line for each model: what is left of the forgotten, and what is kept of the others.
