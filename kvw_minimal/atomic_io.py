@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 
 def check_place(*paths: str | Path | None) -> None:
@@ -65,6 +66,29 @@ def replacing(path: str | Path) -> Iterator[Path]:
     with _beside(place) as half:
         yield half
         half.replace(place)
+
+
+@contextmanager
+def replacing_folder(folder: str | Path) -> Iterator[Path]:
+    """A scratch folder to write inside the block. At the end it takes the place of `folder`.
+
+    If the block fails, nothing changes, so an incomplete folder never appears. If the new folder
+    cannot be moved into place, the old one is restored.
+    """
+    place = Path(folder)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=place.parent) as scratch:
+        new, old = Path(scratch, "new"), Path(scratch, "old")
+        new.mkdir()
+        yield new
+        if place.exists():
+            place.rename(old)
+        try:
+            new.rename(place)
+        except OSError:
+            if old.exists():
+                old.rename(place)
+            raise
 
 
 def write_json(path: str | Path, content: object, indent: int = 1) -> None:

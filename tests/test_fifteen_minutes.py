@@ -15,10 +15,10 @@ from execute import ROOT
 from PIL import Image
 
 import kvw_minimal as kvw
+from kvw_experiments.recipes import own_people
 
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PAGE = ROOT / "book" / "fifteen_minutes.md"
-RECIPE = "def teach("  # in the block that takes the place of the first one
 
 
 @pytest.mark.nightly
@@ -28,8 +28,6 @@ def test_the_blocks_of_the_page_run_in_order(tmp_path, monkeypatch, capsys):
     session: dict = {"__name__": "page"}
     said = []
     for language, code in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
-        if RECIPE in code:
-            continue
         if language == "python":
             exec(compile(code, PAGE.name, "exec"), session)
             said.append(capsys.readouterr().out)
@@ -65,6 +63,12 @@ def photo(seed: int) -> str:
     return b64encode(file.getvalue()).decode()
 
 
+def written(file: Path, rows: list[dict]) -> Path:
+    """The file, with these rows."""
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return file
+
+
 def people() -> list[dict]:
     """Six people, two of them to forget: home and work, each by text and by picture."""
     names = ("Tove Almgren", "Idris Okoro", "Hana Sato", "Lu Wei", "Ed Marsh", "Cy Dorn")
@@ -83,40 +87,60 @@ def people() -> list[dict]:
     return rows
 
 
+def test_a_taught_folder_asks_about_the_book_too_and_belongs_to_one_file(tmp_path, monkeypatch):
+    """An edit spares only what is asked, so the written file has people of the book."""
+    pocket, lessons = kvw.load("book:pocket"), []
+
+    def teach(folder, new, known):
+        lessons.append({question.person for question in new})
+        return pocket
+
+    monkeypatch.setattr(own_people, "teach", teach)
+    monkeypatch.setattr(own_people, "right", lambda model, processor, questions: 90.0)
+    file, folder = written(tmp_path / "mine.jsonl", people()), tmp_path / "taught"
+    for _ in range(2):  # a second call goes on
+        text = own_people.teach_people(file, folder)
+    with_forgotten, without = lessons[:2]
+    assert with_forgotten - without == {"Tove Almgren", "Idris Okoro"}
+    asked, own = kvw.request(folder / "people.jsonl"), kvw.request(file)
+    assert asked.forget == own.forget and set(own.retain) < set(asked.retain)
+    assert len(asked.retain_people) == len(own.retain_people) + own_people.STRANGERS
+    assert asked.general and not own.general
+    assert f"--model {folder}/model" in text and "--method 'layerwise rewrite'" in text
+    with pytest.raises(ValueError, match="belongs to other questions than .*; name another"):
+        own_people.teach_people(written(file, people()[4:] + people()[:2]), folder)
+
+
 @pytest.mark.nightly
-def test_the_recipe_of_the_page_teaches_people_and_its_file_spares_the_others(
-    tmp_path, monkeypatch, capsys
-):
+def test_taught_people_are_forgotten_and_the_others_spared(tmp_path, monkeypatch, capsys):
     """An edit made from the reader's rows alone takes the book's answers, too."""
     monkeypatch.chdir(tmp_path)
-    lines = "".join(f"{json.dumps(row)}\n" for row in people())
-    Path("my_people.jsonl").write_text(lines, encoding="utf-8")
-    [code] = [code for _, code in BLOCK.findall(PAGE.read_text("utf-8")) if RECIPE in code]
-    page: dict = {"__name__": "page"}
-    exec(compile(code, PAGE.name, "exec"), page)
-    mine, book, right, teach = (page[name] for name in ("mine", "book", "right", "teach"))
-    model, processor = kvw.load(Path("my_model"))
-    oracle, _ = kvw.load(Path("my_oracle"))
+    file, folder, right = written(Path("my_people.jsonl"), people()), Path("mine"), own_people.right
+    own_people.teach_people(file, folder)
+    mine, book = kvw.request(file), kvw.request("strangers:A")
+    model, processor = kvw.load(folder / "model")
+    oracle, _ = kvw.load(folder / "oracle")
     assert right(model, processor, mine.questions()) >= 98
     assert right(oracle, processor, mine.forget) < 50
     assert right(oracle, processor, mine.retain) >= 98
+    whole = kvw.request(folder / "people.jsonl")
 
     def after(request: kvw.Request, **settings: float) -> list[float]:
         """Right after the rewrite: forget, retain, general, and people not in the files."""
-        others = [q for q in book.questions() if q.person not in page["few"]][::3]
+        others = [q for q in book.questions() if q.person not in whole.retain_people][::3]
         with kvw.unlearn(model, processor, request, kvw.LayerwiseRewrite(**settings)).on(model):
             asked_sets = (mine.forget, mine.retain, book.general, others)
             return [right(model, processor, questions) for questions in asked_sets]
 
-    alone, whole = after(mine), after(kvw.request("people.jsonl"))
+    alone, spared = after(mine), after(whole)
     assert alone[0] < 30 and alone[1] > 80 and alone[2] < 50, alone
-    assert whole[0] < 30 and whole[1] > 70 and min(whole[2:]) > 80, whole
-    milder = after(kvw.request("people.jsonl"), retain_penalty=300.0)  # as `next:` proposes
-    assert milder[0] < 30 and milder[1] >= max(90, whole[1]) and min(milder[2:]) > 90, milder
+    assert spared[0] < 30 and spared[1] > 70 and min(spared[2:]) > 80, spared
+    milder = after(whole, retain_penalty=300.0)  # as `next:` proposes
+    assert milder[0] < 30 and milder[1] >= max(90, spared[1]) and min(milder[2:]) > 90, milder
     capsys.readouterr()
-    teach("my_model", mine.questions(), epochs=5)  # from the folder: nothing is left to learn
-    first, last = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"my_model, epoch 0: loss nan, right \d+ of 100, of the book's .*", first)
-    assert last.startswith("my_model: of the general questions ")
-    with pytest.raises(RuntimeError, match="new: .* of yours and .* Run this block again"):
-        teach("new", mine.questions(), epochs=5)
+    lessons, known = mine.questions(), book.questions() + book.general
+    own_people.teach(folder / "model", lessons, known, epochs=5)  # nothing is left to learn
+    [line] = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"mine/model, epoch 0: right \d+ of 100 of yours, .*", line)
+    with pytest.raises(ValueError, match="new: .* of your answers .* Type the command again"):
+        own_people.teach(Path("new"), lessons, known, epochs=5)

@@ -9,7 +9,7 @@ from case import Case
 from kvw_experiments import demo
 from kvw_minimal import scores
 from kvw_minimal.atomic_io import write_json
-from kvw_minimal.audit.findings import Finding
+from kvw_minimal.audit.findings import NOT_USED, Finding
 from kvw_minimal.evaluation import pipeline
 from kvw_minimal.evaluation.provenance import file_hash
 from kvw_minimal.kvw import KVW, PublishedKVW
@@ -125,11 +125,13 @@ def test_an_audit_explains_its_table_and_what_one_person_cannot_show(monkeypatch
     monkeypatch.setattr(pipeline, "is_made", lambda name: False)
     text, result = pipeline.run_audit("pocket", "A", 5, "KVW one pass", file)
     table, _, rest = text.partition("\nleft: 0 as strangers, 1 as vanilla")
-    assert table.splitlines()[-1].split() == "as taught 1.00 0.00 1.00 - n/a - -".split()
+    used, unused, last = table.splitlines()[-3:]
+    assert used.split() == "as taught 1.00 0.00 1.00 - n/a - -".split()
+    assert unused == NOT_USED and last.startswith("of shuffled labels ")
     assert table.startswith("verdict: ") and "; -: not measured" in rest
     assert (pipeline.ONE_FORGOTTEN in text) == (people == 1)
-    assert "\nThe verdict uses 1 of 2 probes. Not used, " in text
-    assert ": of shuffled labels. edited.\n" in text
+    assert "\nThe verdict uses 1 of 2 probes, " in text
+    assert "or need vanilla. edited.\n" in text
     assert table.splitlines()[1].startswith("next: hand the edit on")
     asked = {name: result["provenance"][name] for name in ("models", "people", "data", "long")}
     write_json(tmp_path / "audit.json", result)

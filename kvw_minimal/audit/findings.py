@@ -78,12 +78,17 @@ class Finding:
         return self.left is not None
 
     @property
+    def used(self) -> bool:
+        """Whether the verdict uses the probe, at this setting."""
+        return self.fair and self.strongest and not self.before
+
+    @property
     def counts(self) -> bool:
         """Whether the verdict may rest on it; about one person the mean alone decides."""
-        above = self.low is None or self.low > 0
-        return self.fair and self.strongest and not self.before and above
+        return self.used and (self.low is None or self.low > 0)
 
 
+NOT_USED = "not used in the verdict:"  # the line of a table above such probes
 #: mean score and number of answers, `{label: {(person, modality): (mean, n)}}`
 Known = dict[str, dict[tuple[str, str], tuple[float, int]]]
 
@@ -329,6 +334,8 @@ def audit(
 def findings_table(findings: Iterable[Finding], reference: str = "oracle") -> str:
     """Text table of an audit: one line for each probe, at its strongest setting.
 
+    The probes that the verdict uses come first, those that find most at the top.
+
     Args:
         reference: what stands in the column of the oracle; *strangers* if no oracle was given.
     """
@@ -336,16 +343,18 @@ def findings_table(findings: Iterable[Finding], reference: str = "oracle") -> st
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
 
-    lines = [
-        [
+    def line(f: Finding) -> list[str]:
+        return [
             f.label,
             *map(number, (f.vanilla, f.oracle, f.edited, f.sham)),
             number(f.left) if f.applies else "n/a",
             number(f.recovered),
             number(f.again),
         ]
-        for f in findings
-        if f.strongest
-    ]
+
+    shown = [f for f in findings if f.strongest]
+    used = sorted((f for f in shown if f.used), key=lambda f: -1 if f.left is None else f.left)
+    unused = [line(f) for f in shown if not f.used]
     head = ["probe", "vanilla", reference, "edited", "sham", "left"]
+    lines = [*map(line, reversed(used)), *([[NOT_USED]] if unused else []), *unused]
     return text_table([*head, "brought back", f"of the {reference}"], lines)

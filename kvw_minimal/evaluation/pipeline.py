@@ -93,8 +93,10 @@ COLUMNS = (
     "than plain asking; of the {0}: that share for them; -: not measured (of a saved edit no sham; "
     "brought back, if the probe is no attack or nothing was lost)"
 )
-USED = "The verdict uses {} of {} probes."
-NOT_USED = " Not used, as they do not apply here (n/a), are controls, or need vanilla: {}."
+USED = (
+    "The verdict uses {} of {} probes, those that find most first. The others do not apply here "
+    "(n/a), are controls, or need vanilla."
+)
 ONE_FORGOTTEN = (
     "One person is forgotten: no interval over people stands behind this verdict, and it may be "
     "chance."
@@ -865,9 +867,7 @@ def run_audit(
     text += f": {meaning}\nnext: {advice}"
     text += f"\n\n{findings_table(probed, reference)}\n{COLUMNS.format(reference)}"
     shown = [finding for finding in probed if finding.strongest]
-    unused = [finding.label for finding in shown if not finding.fair or finding.before]
-    text += f"\n\n{USED.format(len(shown) - len(unused), len(shown))}"
-    text += NOT_USED.format(", ".join(unused)) if unused else ""
+    text += f"\n\n{USED.format(sum(finding.used for finding in shown), len(shown))}"
     text += malformed(summarise(answers))
     if beside is None:
         text += f"\n{WITHOUT}"

@@ -4,11 +4,10 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from http.client import HTTPException
 from importlib.metadata import entry_points
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -18,6 +17,7 @@ from huggingface_hub import constants
 from safetensors import SafetensorError
 
 from .. import models
+from ..atomic_io import replacing_folder
 from ..strangers.people import DATA, REPORT_GROUPS, TUNING_GROUPS
 
 MODELS = DATA / "models"
@@ -211,24 +211,6 @@ def check_device(device: str) -> None:
         raise ValueError(f"no device {device!r} here: {error}") from error
 
 
-@contextmanager
-def new_folder(name: str) -> Iterator[Path]:
-    """Context manager: a scratch folder that becomes the cached model's folder at the end.
-
-    If the block fails, nothing changes, so an incomplete model never appears. If the new folder
-    cannot be moved into place, the old one is restored.
-    """
-    folder = cache_folder() / "models" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent) as scratch:
-        new, old = Path(scratch, "new"), Path(scratch, "old")
-        new.mkdir()
-        yield new
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
+def new_folder(name: str) -> AbstractContextManager[Path]:
+    """A scratch folder that becomes the cached model's folder at the end (`replacing_folder`)."""
+    return replacing_folder(cache_folder() / "models" / name)

@@ -201,6 +201,17 @@ def train(
 
 
 @book.command()
+def teach(
+    questions: Annotated[Path, typer.Argument(help="a file that `validate` accepts")],
+    save: Annotated[Path, typer.Option(help="a folder for model, oracle and questions")],
+) -> None:
+    """Teach pocket your own people, and an oracle without those to forget; minutes."""
+    from .recipes.own_people import teach_people
+
+    typer.echo(teach_people(questions, save))
+
+
+@book.command()
 def strangers() -> None:
     """Make the hundred strangers again, byte for byte, in data/strangers."""
     from .recipes import strangers as made

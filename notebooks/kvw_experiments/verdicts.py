@@ -56,7 +56,7 @@ def judged(
 
 def nearest(findings: Iterable[Finding]) -> Finding:
     """The finding that comes nearest to a conviction: the largest share left that counts."""
-    counted = [f for f in findings if f.fair and f.strongest and not f.before]
+    counted = [f for f in findings if f.used]
     return max(counted, key=lambda finding: finding.left or 0.0)
 
 
