@@ -9,6 +9,7 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from itertools import count
+from math import ceil
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -101,6 +102,7 @@ ONE_FORGOTTEN = (
     "One person is forgotten: no interval over people stands behind this verdict, and it may be "
     "chance."
 )
+TRIED = 20  # questions of each set that `validate` asks a model
 DEFAULT = KVW.name  # the method of `unlearn` and `audit`
 #: what a command to paste repeats, if it is not the default
 SHARED_OPTIONS = {"device": "cpu", "dtype": "float32"}
@@ -371,10 +373,11 @@ def request_from(
 
 
 def try_questions(questions: str, model: str) -> str:
-    """Encodes all questions for a model, and asks it the first by text and the first by picture.
+    """Encodes all questions for a model, and asks it some of them.
 
     Returns:
-        Each question, its taught answer and the answer of the model, in three lines.
+        The first question by text and by picture, each with its taught answer and the model's in
+        three lines; then the share that is right of at most `TRIED` questions of each set.
 
     Raises:
         ValueError, OSError: as `request_from` and `batches.answer_batches`.
@@ -382,11 +385,25 @@ def try_questions(questions: str, model: str) -> str:
     session, request = request_from(questions, model)
     for group in (request.questions(), *request.eval_sets.values()):
         session.batches(group)
-    return "\n".join(
+    lines = [
         f"asked:  {q.prompt}\ntaught: {q.answer}\nsaid:   {answer}"
         for q in one_of_each(request.forget + request.retain)
         for answer in scores.answer(session.model, session.processor, [q])
+    ]
+    right = {
+        name: scores.read(session.model, session.batches(group[:: ceil(len(group) / TRIED)])).exact
+        for name, group in request.eval_sets.items()
+    }
+    shares = ", ".join(
+        f"{name} {exact.mean():.2f} of {len(exact)}" for name, exact in right.items()
     )
+    lines.append(f"right before any edit: {shares}")
+    if unknown := [name for name, exact in right.items() if exact.mean() < 0.5]:
+        lines.append(
+            f"less than half of {', '.join(unknown)} is right: teach the model first, else an "
+            "edit has little to take there"
+        )
+    return "\n".join(lines)
 
 
 def answers_after(
