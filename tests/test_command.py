@@ -430,6 +430,7 @@ def test_validate_also_asks_a_model(tmp_path, monkeypatch):
     file.write_text("".join(json.dumps(each) + "\n" for each in rows))
     done = invoke("validate", file, "--model", "tiny")
     assert done.exit_code == 0 and "asked:  Which?\ntaught: A cat.\nsaid:" in done.output
+    assert "before any edit: forget 0.00 of 1, retain 0.00 of 1\nless than half" in done.output
     photo = next(iter(load_people().unknown.values())).photos[0]
     shown = rows[1] | {"prompt": "Which is shown?", "picture": b64encode(photo).decode()}
     file.write_text("".join(json.dumps(each) + "\n" for each in (*rows, shown)))
