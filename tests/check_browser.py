@@ -231,12 +231,25 @@ SEARCHES = {
     ),
     "membership inference": ("glossary", "13_gone_or_only_quiet"),
     "sham AUC": ("glossary", "04_who_fires"),
+    "how do I teach a course": ("teaching",),
+    "knowledge vector weakening": ("03_kvw_from_nothing",),
+    "knowlege vector weakning": ("03_kvw_from_nothing",),
+    "orcale": ("glossary", "01_what_would_it_mean_to_forget"),
+    "knowlege": ("03_kvw_from_nothing",),
+    "shamm": ("glossary", "04_who_fires"),
+    "unlern": ("01_what_would_it_mean_to_forget",),
+    "gradiant ascent": ("07_the_gradient_way",),
+    "replicatoin": ("08_the_replication",),
 }
-#: what is said of words that nothing holds, ROC as a whole word among them
+#: what is said of words that nothing holds, ROC as a whole word among them, and of misspelt ones; a
+#: page that is asked for begins at its top
 DROPPED = {
     "ROC AUC": "Nothing was found.Nothing holds “ROC” or “AUC”.",
     "sham AUC": "Nothing holds “AUC”. Shown: results for “sham”.",
-    "unlern": "Nothing was found.Nothing holds “unlern”. Did you mean unlearned?",
+    "unlern": "Nothing holds “unlern”. Shown: results for “unlearn”.",
+    "knowlege vector weakning": "Nothing holds “knowlege” or “weakning”. Shown: results for "
+    "“knowledge” and “vector” and “weakening”.",
+    "how do I teach a course": "A course of ten sessionsFor a seminar",
 }
 # the excerpt of a page that is read: its link, and its text
 EXCERPT = """
@@ -521,7 +534,7 @@ def search_problems(window) -> list[str]:
         problems.append(f"chapters that are found have the order {chapters}")
     for query, wanted in DROPPED.items():
         window.get(f"{page}?q={query}")
-        wait_until(lambda: not window.execute_script(SEARCHED)[2].startswith("Searching"))
+        wait_until(lambda text=wanted: text in window.execute_script(SEARCHED)[2], 5)
         told = window.execute_script(SEARCHED)[2]
         if wanted not in told:
             problems.append(f"searched for {query!r} the page says {told[:200]!r}, not {wanted!r}")

@@ -36,9 +36,10 @@ ALSO = {
     "book/your_own": "own model people data custom hugging face",
     "book/hub_models": "hugging face hub llava qwen own model",
     "book/related_work": "paper papers literature",
-    "book/teaching": "course lecture class slides solutions",
+    "book/teaching": "teach course lecture class slides solutions",
     "notebooks/01_what_would_it_mean_to_forget": "metric metrics exact match oracle sham "
     "confidence interval",
+    "notebooks/03_kvw_from_nothing": "knowledge vector weakening",
     "notebooks/04_who_fires": "sham coefficients",
     "notebooks/05_turning_it_down": "gate gates strength undo save edit",
     "notebooks/07_the_gradient_way": "npo gradient ascent difference kl baseline baselines",

@@ -54,6 +54,13 @@
     return found;
   }
 
+  // Pages whose title and words of `also` say all that was asked, by address: they begin at their top.
+  const told = new Set();
+
+  // Pages, by number, whose title and words of `also` have all that was asked for: these are read from
+  // their start, unless the words stand together elsewhere.
+  const whole = new Set(), START = "<!--start-->";
+
   // Where on a page to begin: at the heading that has all of the words, if it is not the first.
   function best(index, headings, file, words) {
     const own = (headings.get(file) || []).filter(each => each.id && each.title !== index.titles[file]);
@@ -79,6 +86,15 @@
   Search._performSearch = (query, searchTerms, excluded, highlighted, objectTerms) => {
     document.getElementById("search-progress")?.replaceChildren();
     const index = Search._index, headings = headingsOf(index), results = [];
+    const misspelt = spelled(index, headings, query);
+    if (misspelt.size) { // whoever shows what is found has these sets
+      query = splitQuery(query).map(word => misspelt.get(word) || word).join(" ");
+      const better = Search._parseQuery(query);
+      [searchTerms, excluded, highlighted, objectTerms].forEach((set, i) => {
+        set.clear();
+        better[i + 1].forEach(word => set.add(word));
+      });
+    }
     let words = [...searchTerms].filter(word => word.length > 1);
     const typed = word => splitQuery(query).find(each => cut(each)[0] === word) || word;
     const asking = words.filter(word => !ASKING.has(typed(word).toLowerCase()));
@@ -108,12 +124,14 @@
     const pages = new Map();
     for (const worth of each) for (const file of worth.keys()) pages.set(file, 0);
     const lacking = file => each.filter(worth => !worth.has(file)).length;
-    const whole = [...pages.keys()].filter(file => !lacking(file)).length;
+    const complete = [...pages.keys()].filter(file => !lacking(file)).length;
     for (const file of pages.keys()) {
       if (unwanted.includes(file) || terms.has(file)) continue;
-      if (lacking(file) > (whole < FEW && words.length > 1 ? 1 : 0)) continue;
+      if (lacking(file) > (complete < FEW && words.length > 1 ? 1 : 0)) continue;
       const sum = each.reduce((total, worth) => total + (worth.get(file) || 0), 0);
       const heading = best(index, headings, file, words);
+      const own = cut(`${index.titles[file]} ${(index.also || {})[file] || ""}`);
+      if (words.length > 1 && words.every(word => own.includes(word))) whole.add(file);
       add(file, heading ? `${index.titles[file]} > ${heading.title}` : index.titles[file],
         heading ? `#${heading.id}` : "", null,
         sum / words.length + MISSING * lacking(file) + kindOf(index.docnames[file]) +
@@ -126,8 +144,9 @@
       seen.add(object[1]);
       results.push([...object.slice(0, 4), object[4] + OBJECT, object[5]]);
     }));
-    if (dropped.length && (words.length || !results.length))
-      tell(dropped, splitQuery(query).filter(word => words.includes(cut(word)[0])), suggested(index, query, dropped));
+    const absent = [...misspelt.keys(), ...dropped];
+    if (absent.length && (words.length || !results.length))
+      tell(absent, splitQuery(query).filter(word => words.includes(cut(word)[0])), misspelt);
     // taken from the end; names of files have the order of the chapters
     return results.sort((a, b) => a[4] - b[4] || (a[0] < b[0] || a[0] === b[0] && a[1] < b[1] ? 1 : -1));
   };
@@ -140,41 +159,82 @@
   const named = title => splitQuery(title.toLowerCase()).filter(word => !ASKING.has(word) && !/^\d+$/.test(word))
     .flatMap(cut).join(" ");
 
-  // How many letters differ.
+  // How many letters differ; two that have changed places count as one.
   function distance(one, other) {
-    let row = [...Array(other.length + 1).keys()];
+    const rows = [[...Array(other.length + 1).keys()]];
     for (let i = 1; i <= one.length; i++) {
-      const next = [i];
-      for (let j = 1; j <= other.length; j++)
-        next.push(Math.min(next[j - 1] + 1, row[j] + 1, row[j - 1] + (one[i - 1] !== other[j - 1])));
-      row = next;
+      rows.push([i]);
+      for (let j = 1; j <= other.length; j++) {
+        const swapped = i > 1 && j > 1 && one[i - 1] === other[j - 2] && one[i - 2] === other[j - 1];
+        rows[i].push(Math.min(rows[i][j - 1] + 1, rows[i - 1][j] + 1,
+          rows[i - 1][j - 1] + (one[i - 1] !== other[j - 1]), swapped ? rows[i - 2][j - 2] + 1 : Infinity));
+      }
     }
-    return row.at(-1);
+    return rows[one.length][other.length];
   }
 
-  // The same query with the nearest words of titles, headings and the glossary for those that nothing holds.
-  function suggested(index, query, dropped) {
-    const known = new Set(splitQuery([...Object.keys(index.indexentries), ...Object.keys(index.alltitles)]
-      .join(" ").toLowerCase()).filter(word => word.length > 3));
-    const nearest = word => {
-      const far = other => distance(cut(word)[0], cut(other)[0]);
-      const best = [...known].reduce((a, b) => (far(b) < far(a) ? b : a));
-      return word.length > 3 && far(best) <= (word.length < 6 ? 1 : 2) ? best : word;
-    };
-    const better = splitQuery(query).map(word => (dropped.includes(word) ? nearest(word.toLowerCase()) : word));
-    return better.join(" ").toLowerCase() === splitQuery(query).join(" ").toLowerCase() ? "" : better.join(" ");
+  // All words of the book, as they are cut; as they are written in titles, headings and the glossary.
+  function wordsOf(index) {
+    const known = new Map();
+    for (const table of [index.terms, index.titleterms])
+      for (const stem of Object.keys(table)) known.set(stem, [stem]);
+    for (const text of [index.indexentries, index.alltitles].flatMap(Object.keys).concat(Object.values(index.also || {})))
+      for (const word of splitQuery(text.toLowerCase())) known.set(cut(word)[0], [...known.get(cut(word)[0]) || [], word]);
+    return known;
   }
 
-  // Which words nothing holds, for which the results are, and what was perhaps meant.
-  function tell(dropped, kept, better) {
+  // The word of the book that was perhaps meant, or "". A word does not become a much shorter one,
+  // and one in which two letters differ begins as it did.
+  function meant(index, known, typed) {
+    const own = cut(typed)[0], mostOf = word => word.length < 4 ? 0 : word.length < 6 ? 1 : 2;
+    let best = [Infinity, ""];
+    for (const [stem, written] of known) {
+      const long = Math.max(...written.map(word => word.length));
+      if (stem.length < 3 || /\d/.test(stem) || long < Math.max(own.length - 1, typed.length - 2)) continue;
+      const far = written.map(word => distance(typed, word)), word = written[far.indexOf(Math.min(...far))];
+      const cuts = distance(own, stem), least = Math.min(cuts, ...far);
+      if (cuts > mostOf(own) && Math.min(...far) > mostOf(typed) || least > 1 && stem[0] !== own[0]) continue;
+      const worse = 100 * least + 10 * Math.min(...far) + 5 * (stem.length < own.length) -
+        Math.log2(1 + filesOf(index.terms, stem).length) - 5 * (written.length > 1);
+      if (worse < best[0]) best = [worse, word];
+    }
+    return best[1];
+  }
+
+  // By word of the query that nothing holds, or hardly anything: what was meant.
+  function spelled(index, headings, query) {
+    const found = new Map();
+    let known = null;
+    for (const word of splitQuery(query)) {
+      const typed = word.toLowerCase(), own = cut(typed)[0];
+      if (typed.length < 4 || /\d/.test(typed) || ASKING.has(typed) || [...stopwords].includes(typed) ||
+        filesOf(index.terms, own).length || filesOf(index.titleterms, own).length ||
+        Search.performObjectSearch(typed, new Set([typed])).length) continue;
+      const some = worths(index, headings, own, typed.length < LONG_ENOUGH).size; // that begin so
+      known = known || wordsOf(index);
+      const better = some < FEW && meant(index, known, typed);
+      if (better) found.set(word, better);
+    }
+    return found;
+  }
+
+  // Which words nothing holds, and for which the results are. Of a word that is known only as it is
+  // cut, "weaken", the texts have one that is nearer to what was typed, once they are there.
+  function tell(dropped, kept, misspelt) {
     if (!Search.status) return;
-    const line = document.createElement("p"), link = document.createElement("a");
+    const line = document.createElement("p");
     const quoted = (words, and) => words.map(word => `“${word}”`).join(and);
-    line.append(`Nothing holds ${quoted(dropped, " or ")}.`,
+    const show = kept => line.replaceChildren(`Nothing holds ${quoted(dropped, " or ")}.`,
       kept.length ? ` Shown: results for ${quoted(kept, " and ")}.` : "");
-    [link.href, link.textContent] = [`?q=${encodeURIComponent(better)}`, better];
-    if (better) line.append(" Did you mean ", link, "?");
+    show(kept);
     Search.status.after(line);
+    texts.then(all => {
+      const better = new Map([...misspelt].map(([typed, cut]) => {
+        const longer = all.join(" ").toLowerCase().match(new RegExp(`(?<!\\p{L})${escaped(cut)}\\p{L}*`, "gu"));
+        return [cut, (longer || [cut]).reduce((a, b) => distance(typed, b) < distance(typed, a) ? b : a)];
+      }));
+      show(kept.map(word => better.get(word) || word));
+    });
   }
 
   // A page on a disk cannot read others: their texts, packed, come in a script, by number of the page.
@@ -186,8 +246,10 @@
     const packed = Uint8Array.from(atob(globalThis.searchTexts), letter => letter.charCodeAt(0));
     return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
   }).catch(() => []); // an old browser shows no excerpts
-  window.fetch = async address => new Response(
-    (await texts)[Search._index.docnames.findIndex(name => address.endsWith(`${name}.html`))] || "");
+  window.fetch = async address => {
+    const file = Search._index.docnames.findIndex(name => address.endsWith(`${name}.html`));
+    return new Response((whole.has(file) ? START : "") + ((await texts)[file] || ""));
+  };
 
   // An excerpt is taken from paragraphs and lists of the page, of a term from what it means; from
   // captions and cells only where these have none of the words.
@@ -228,7 +290,8 @@
     const first = places.slice(0, 400).reduce((best, each) => !best || near(each[0]) > near(best[0]) ||
       near(each[0]) === near(best[0]) && tight(each) > tight(best) ? each : best, null);
     const isTerm = (anchor || "").startsWith("#term-"); // what it means is short and read from its start
-    const at = first && !isTerm ? first[0] : 0, from = Math.max(0, at - SENTENCE);
+    const starts = htmlText.startsWith(START) && !(first && near(first[0]) >= keywords.length);
+    const at = first && !isTerm && !starts ? first[0] : 0, from = Math.max(0, at - SENTENCE);
     const begins = [...text.slice(from, at).matchAll(/\u0001|[.?!]["”)]* (?=[A-Z"“])/g)].at(-1);
     const whole = begins || !from;
     const start = begins ? from + begins.index + begins[0].length
@@ -238,7 +301,7 @@
     excerpt.textContent = (whole ? "" : "… ") + text.slice(start, start + LONG).replaceAll(END, " ").trim() +
       (start + LONG < text.length ? " …" : "");
     const block = text.slice(0, at).split(END).length - 1;
-    if (!anchor) queueMicrotask(() => nameSection(excerpt, blocks[block].section)); // once it is shown
+    if (!anchor && !starts) queueMicrotask(() => nameSection(excerpt, blocks[block].section)); // once it is shown
     return excerpt;
   };
 
