@@ -320,6 +320,18 @@ const face = document.activeElement;
 return [playground.chosen.person, face.value, playground.chosen.forget.length,
         face.classList.contains('forget')];
 """
+# of the playground: whether the cards begin in sight, below what stays; what a phone says of them
+IN_VIEW = """
+const element = name => document.querySelector(`#playground [data-is=${name}]`);
+const top = element('cards').getBoundingClientRect().top;
+return [top >= element('strip').getBoundingClientRect().bottom && top < innerHeight / 2,
+        element('see').textContent];
+"""
+# of the playground: whether the strength can be moved, and what stands beside it
+STRENGTH = """
+const element = name => document.querySelector(`#playground [data-is=${name}]`);
+return [!element('strength').disabled, element('written').textContent];
+"""
 LANDING = ("book", "index.html")
 CONTROLS = "#playground :is(button, input, select)"
 PLAYGROUND = "playground"
@@ -698,6 +710,30 @@ def faces_problems(window, seconds: float) -> list[str]:
     return problems
 
 
+def tapped_problems(window, seconds: float) -> list[str]:
+    """Tap faces on a phone: the cards come into sight, or a line says what changed."""
+    faces = window.find_element(By.CSS_SELECTOR, "#playground [data-is=faces]")
+    state = "return document.getElementById('playground').dataset.state"
+    done = ("answered", "scored", "failed")
+    window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    problems = []
+    for does in ("ask", "forget"):
+        window.execute_script("arguments[0].scrollIntoView({behavior: 'instant'})", faces)
+        window.execute_script(f"document.querySelector('[data-click={does}]').click()")
+        window.execute_script("arguments[0].lastElementChild.click()", faces)
+        wait_until(lambda: window.execute_script(state) in done, seconds)
+        if does == "forget":
+            window.execute_script("document.querySelector('#playground [data-is=see]').click()")
+        wait_until(lambda: window.execute_script(IN_VIEW)[0], 5)
+        seen, told = window.execute_script(IN_VIEW)
+        if not seen or not re.search(r": \d of 7 answers changed: see$", told):
+            problems.append(f"a tap on a face, {does}: cards in sight {seen}; {told!r}")
+    window.execute_script("arguments[0].lastElementChild.click()", faces)  # it stays, as it did
+    wait_until(lambda: window.execute_script(state) in done, seconds)
+    window.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    return problems
+
+
 def address_problems(window, page: Path, seconds: float) -> list[str]:
     """A link holds what is chosen; one that names nobody opens as the page always does."""
     chosen = "const { person, fact, strength, forget } = playground.chosen;"
@@ -799,6 +835,8 @@ def playground_problems(window, built: Path, whole: bool, seconds: float = 600) 
             undone = press("[data-is=undo]", Keys.SPACE)
             if not (same(undone, "vanilla", "edited") and same(undone, "vanilla", "sham")):
                 problems.append("undoing an edit does not give vanilla back")
+            if window.execute_script(STRENGTH) != [False, "off: all edits are undone"]:
+                problems.append("an undone edit still has a strength")
             if press("[data-is=undo]", Keys.SPACE) != edited:
                 problems.append("an edit that is put on again is another one")
             if not same(press(strength, Keys.HOME), "vanilla", "edited"):
@@ -814,6 +852,8 @@ def playground_problems(window, built: Path, whole: bool, seconds: float = 600) 
         if press(strength, Keys.END) == edited:
             problems.append("the strength does not reach the answers")
         scores = press("[data-is=look-oracle]", Keys.ENTER)
+        if window.execute_script(STRENGTH) != [False, "none: an oracle is not edited"]:
+            problems.append("the oracle has a strength")
         wanted = {"vanilla": ("10 of 10", "10 of 10"), "oracle": ("0 of 10", "10 of 10")}
         found = {name: (scores["forget"].get(name), scores["retain"].get(name)) for name in wanted}
         if found != wanted:
@@ -832,6 +872,7 @@ def playground_problems(window, built: Path, whole: bool, seconds: float = 600) 
             if found.get("vanilla") == found.get("oracle") or len(found) != len(wanted) + EDITS:
                 problems.append(f"asked in every way they know {found}")
         problems += faces_problems(window, seconds)
+        problems += tapped_problems(window, seconds)
         page = built / "book" / f"{PLAYGROUND}.html"
         problems += address_problems(window, page, seconds)
     except LookupError as error:

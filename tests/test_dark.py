@@ -19,7 +19,7 @@ def sheet_of(filled: int) -> Image.Image:
 def picture(filled: int, kind: str = "WEBP") -> str:
     """Such a sheet as an image of a page."""
     buffer = io.BytesIO()
-    sheet_of(filled).save(buffer, kind)
+    sheet_of(filled).save(buffer, kind, lossless=True)  # as the figures of the book are
     content = base64.b64encode(buffer.getvalue()).decode("ascii")
     return f'<img width="50" alt="A sheet" src="data:image/{kind.lower()};base64,{content}">'
 
@@ -47,6 +47,18 @@ def test_a_line_of_paper_between_bars_and_their_soft_edges_are_paper():
     paper = dark.paper_of(pixels)
     assert paper[25:, 50].all() and paper[20:, 9].all()
     assert not paper[30:, 10:49].any()
+
+
+@pytest.mark.parametrize(("colour", "dim"), [((1, 115, 178), True), ((222, 143, 5), False)])
+def test_bars_that_are_too_dark_in_the_dark_are_lit_and_portraits_are_not(colour, dim: bool):
+    sheet = sheet_of(0)
+    draw = ImageDraw.Draw(sheet)
+    draw.rectangle((10, 20, 40, 99), fill=colour)
+    draw.rectangle((50, 40, 80, 99), fill=(222, 143, 5))
+    assert dark.is_dim(np.asarray(sheet)) is dim
+    for i in range(8):
+        draw.rectangle((50, 10 * i, 80, 10 * i + 9), fill=(255, 30 * i, 20))
+    assert not dark.is_dim(np.asarray(sheet)) and not dark.is_dim(np.asarray(sheet_of(0)))
 
 
 def test_a_grid_can_be_seen_and_pink_stays_pink():

@@ -1,7 +1,8 @@
 """Sphinx extension: figures in the dark, without a second file for each.
 
 Over each figure lies a small picture of its paper and of the ink upon it; in the dark, `book.css`
-turns only these, so that a colour means the same as in the light. In a drawing (lines, points) all
+turns only these, so that a colour means the same as in the light; lines and bars of which a colour
+is too dark there are lit a little. In a drawing (lines, points) all
 that is not colourful is paper or ink. In what is mostly colour, as portraits and heat maps, only
 what is connected with the edge is, or thin.
 """
@@ -24,6 +25,9 @@ RUN = 24  # pixels: how long its lines are at least
 SHEET = ((0, 0, 0), (237, 237, 237), (136, 136, 136))  # of what is left, paper and ink, a grid
 LETTER = 600  # pixels of paper within a letter, at most
 LONG, THIN = 60, 4  # pixels: a line of paper between two bars is longer, and at most as wide
+FINE = 0.06  # share of colour in a drawing of lines and points
+FEW, SHARE = 6, 0.02  # colours of one with bars, and what each has of all colour, at least
+DIM = 4  # contrast with the page in the dark, at least
 PALE = 110  # of 255: the soft edge of a bar is lighter
 EMBEDDED = re.compile(r'<img [^>]*src="data:image/(?:png|webp);base64,([^"]+)"[^>]*>')
 
@@ -103,6 +107,22 @@ def levels_of(pixels: np.ndarray) -> np.ndarray:
     return paper.astype(np.uint8) + (paper & grid)
 
 
+def is_dim(pixels: np.ndarray) -> bool:
+    """Whether lines, points or bars have a colour that is hard to see on the dark page."""
+    coloured = np.ptp(pixels, axis=2) >= VIVID
+    vivid = pixels[coloured]
+    kinds, places, counts = np.unique(vivid // 32, axis=0, return_inverse=True, return_counts=True)
+    main = np.flatnonzero(counts >= SHARE * len(vivid))
+    if len(main) == 0 or (len(main) > FEW and coloured.mean() > FINE):
+        return False  # a heat map, or portraits
+    places = places.reshape(-1)
+    colours = np.stack([np.median(vivid[places == kind], axis=0) for kind in main]) / 255
+    light = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    page = ((18 / 255 + 0.055) / 1.055) ** 2.4  # of book.css: #121212
+    contrasts = (light @ (0.2126, 0.7152, 0.0722) + 0.05) / (page + 0.05)
+    return bool(contrasts.min() < DIM)
+
+
 def over(picture: bytes) -> str:
     """What lies over a picture in the dark, as the address of a PNG."""
     buffer = io.BytesIO()
@@ -120,7 +140,8 @@ def marked(body: str) -> str:
         size = re.sub(r' (?:src|alt)="[^"]*"', "", match[0])  # the same: it must lie on it anywhere
         start = f'<img class="paper" src="{over(picture)}" alt="" loading="lazy" '
         sheet = size.replace("<img ", start, 1)
-        return f'<span class="sheet">{match[0]}{sheet}</span>'
+        dim = " dim" if is_dim(pixels_of(picture)) else ""
+        return f'<span class="sheet{dim}">{match[0]}{sheet}</span>'
 
     return EMBEDDED.sub(mark, body)
 

@@ -5,7 +5,7 @@ other with white between them, so they can be set below each other: each part is
 again, of which only a part is seen (`book.css`). The names at the left edge stand before each row,
 a legend or the bar of a heat map stands below. A heat map of one panel is moved sideways, under the
 names of its rows, which stay. What would still be too small to read keeps `LEGIBLE` of its size,
-and is moved sideways.
+and is moved sideways; bars and lines, whose type is large, are shown whole.
 """
 
 import base64
@@ -26,10 +26,12 @@ ROOM = 447  # of the page: what stands in one row, at most; then it is shown at 
 LEAST = 0.5  # of its size, at which the text of a figure is seven pixels high
 COLUMN = 358  # of the page: the column of a phone that is 390 wide
 LEGIBLE = 0.9  # of its size: the smallest type of the book's figures, ten pixels, has nine then
+LARGE = 540  # of the page: so wide are bars and lines, with type of fourteen pixels; nine are left
 WIDE = 500  # of the page: what is narrower is read on a phone as it is
 EDGE = 4  # pixels of paper that a part keeps around it
 FIGURE = re.compile(
-    r'(<figure[^>]*>)(<span class="sheet">)?(<img [^>]*src="data:image/webp;base64,[^"]+"[^>]*>)'
+    r'(<figure[^>]*>)(<span class="sheet(?: dim)?">)?'
+    r'(<img [^>]*src="data:image/webp;base64,[^"]+"[^>]*>)'
     r"(<img [^>]*>)?(?(2)</span>)(?=\s*<figcaption)"
 )
 
@@ -150,14 +152,15 @@ def part_of(box: Box, size: tuple[int, int], row: int, pictures: str) -> str:
 
 def with_parts(match: re.Match) -> str:
     """A figure with its parts beside the whole, of which one is shown."""
-    head, _, picture, paper = match.groups(default="")
+    head, sheet, picture, paper = match.groups(default="")
     content = base64.b64decode(re.search(r'base64,([^"]+)"', picture)[1])
     pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     height, width = pixels.shape[:2]
     ink = pixels.min(axis=2) <= PAPER
     wide = width / SHARP >= WIDE
     rows, names = rows_of(ink) if wide else [], names_of(ink) if wide else None
-    tail, least = match[0][len(head) :], least_of(width / SHARP)
+    tail = match[0][len(head) :]
+    least = 0 if width / SHARP <= LARGE and not names else least_of(width / SHARP)
     moved = head.replace('style="', f'style="--least:{least}px;', 1)
     if not rows and not names:
         return f"{moved.replace('<figure', '<figure class=broad', 1)}{tail}" if least else match[0]
@@ -174,9 +177,10 @@ def with_parts(match: re.Match) -> str:
         f"<span>{''.join(part_of(box, (width, height), widest, bare) for box in row)}</span>"
         for row in rows
     )
+    kind = "parts dim" if "dim" in sheet else "parts"
     return (
         f'{head.replace("<figure", "<figure class=cut", 1)}<span class="whole">{tail}</span>'
-        f'<span class="parts" role="img" aria-label="{html.escape(alt)}">{lines}</span>'
+        f'<span class="{kind}" role="img" aria-label="{html.escape(alt)}">{lines}</span>'
     )
 
 

@@ -239,7 +239,11 @@
 
   const cardOf = (fact, place) => element(place).querySelector(`[data-fact="${fact}"]`);
   let measured = ""; // how many strengths a second the last drag has seen
-  const moves = model => model in LISTS && !chosen.undone; // does the strength reach its answers
+  // Why the strength does not reach the answers on the cards, or "".
+  const still = () => chosen.looked === "vanilla" ? "none: nothing is edited"
+    : chosen.looked === "oracle" ? "none: an oracle is not edited"
+    : chosen.undone ? "off: all edits are undone"
+    : REWRITES.includes(chosen.looked) ? "none: a rewrite has no strength" : "";
 
   function drawCards({ id, place, questions }) {
     const cards = element(place), key = `${id} ${questions.map(({ fact }) => fact)}`;
@@ -260,8 +264,7 @@
     }
     if (place !== "cards") return;
     element("answerer").textContent = nameOf(chosen.person);
-    const still = `No strength reaches these answers, of ${MODELS[chosen.looked]}.`;
-    element("rate").textContent = !moves(chosen.looked) ? still
+    element("rate").textContent = still() ? "\u00a0" // keeps its line
       : measured || "Drag the strength: the cards turn while you do.";
   }
 
@@ -282,7 +285,7 @@
     card.classList.toggle("changed", !text.includes(truth));
     known.textContent = `true: ${truth}`;
     bar.style.setProperty("--share", `${100 * likely}%`);
-    at.textContent = `truth ${(100 * likely).toFixed(0)} %${moves(chosen.looked) ? `, G = ${strength}` : ""}`;
+    at.textContent = `truth ${(100 * likely).toFixed(0)} %${still() ? "" : `, G = ${strength}`}`;
     card.dataset.strength = strength;
   }
 
@@ -305,7 +308,20 @@
       await pause();
       if (turn !== turns) return false;
     }
+    if (id === undefined) showSee();
     return true;
+  }
+
+  // On a phone the cards stand above the faces, out of sight of whoever taps one: what came of it.
+  function showSee() {
+    const cards = [...element("cards").children], faces = element("faces");
+    if (!isAbove()) return element("see")?.parentElement.remove();
+    if (!element("see")) {
+      faces.insertAdjacentHTML("beforebegin", '<p class="changes"><button type="button" data-is="see"></button></p>');
+      element("see").onclick = showAbove;
+    }
+    element("see").textContent = `${nameOf(chosen.person)}: ` +
+      `${cards.filter(card => card.classList.contains("changed")).length} of ${cards.length} answers changed: see`;
   }
 
   async function showAnswers(turn) {
@@ -549,9 +565,10 @@
       REWRITES.some(name => minds[name]) && !same
         ? "The rewrites were made for the first five of group A." : "",
     ].join(" ");
-    const written = `G = ${chosen.strength}`;
+    const written = still() || `G = ${chosen.strength}`;
     element("written").textContent = written;
-    element("strength").value = chosen.strength;
+    Object.assign(element("strength"), { value: chosen.strength, disabled: Boolean(still()) });
+    root.classList.toggle("still", Boolean(still()));
     element("strength").setAttribute("aria-valuetext", written);
     element("undo").firstChild.textContent = chosen.undone ? "Redo" : "Undo";
     element("undo").setAttribute("aria-pressed", String(chosen.undone));
@@ -625,8 +642,7 @@
   const FRAME = 25; // milliseconds for one strength: more than thirty a second
   let dragging = false;
   async function drag() {
-    if (!moves(chosen.looked)) element("written").textContent = `G = ${chosen.strength}`;
-    if (dragging || !moves(chosen.looked)) return;
+    if (dragging) return;
     dragging = true;
     const turn = ++turns; // whatever else is computed gives up
     const start = performance.now(), drawn = playground.drawn = [];
@@ -776,7 +792,6 @@
     };
     element("strength").addEventListener("input", ({ target }) => {
       chosen.strength = Number(target.value);
-      chosen.undone = false; // who drags wants to see the edit
       drag();
     });
     on("strength", "change", value => { chosen.strength = Number(value); }, true);
@@ -833,11 +848,12 @@
     changed(true);
   }
 
-  // On a phone the cards stand above the faces.
+  // Bring the cards into sight where they are not: on a phone they stand above the faces.
+  const boxOf = name => element(name).getBoundingClientRect();
+  const isAbove = () => boxOf("cards").bottom <= boxOf("faces").top;
   function showAbove() {
-    const cards = element("cards");
-    if (cards.getBoundingClientRect().bottom < element("strip").getBoundingClientRect().bottom)
-      cards.scrollIntoView({ behavior: STILL.matches ? "instant" : "smooth" });
+    if (boxOf("cards")[isAbove() ? "top" : "bottom"] < boxOf("strip").bottom)
+      element("cards").scrollIntoView({ behavior: STILL.matches ? "instant" : "smooth" });
   }
 
   // Arrow keys lead from face to face, as rows and columns are on the screen.
