@@ -96,8 +96,8 @@ LINES = {
     "| KVW |": ("KVW one pass", "edited"),
     "| sham: KVW": ("KVW one pass", "sham"),
     "| least squares": ("least squares", "edited"),
-    "| **the rewrite**": ("rewrite", "edited"),
-    "| sham: the rewrite": ("rewrite", "sham"),
+    "| **the last-layer rewrite**": ("rewrite", "edited"),
+    "| sham: the last-layer rewrite": ("rewrite", "sham"),
     "| LLM Surgery": ("LLM Surgery", "edited"),
     "| oracle (group A)": ("oracle", "oracle"),
 }
