@@ -101,6 +101,18 @@ def test_bars_are_of_exact_match_and_their_whiskers_are_the_interval():
     assert figures.table(other + rows).equals(figures.table(rows))
 
 
+@pytest.mark.parametrize(("groups", "columns", "written"), [(3, 2, 6), (6, 2, 12), (9, 2, 0)])
+def test_each_of_a_few_bars_has_its_value_at_its_end(groups, columns, written):
+    shares = np.linspace(0, 1, groups * columns).reshape(groups, columns)
+    table = pd.DataFrame(shares, columns=list("abcd"[:columns]))
+    (axis,) = drawn(figures.shares, table, "x")
+    assert len(axis.patches) == groups * columns
+    texts = [f"{bar.get_height():.2f}" for bar in axis.patches]
+    assert [text.get_text() for text in axis.texts] == texts[:written]
+    (axis,) = drawn(figures.shares, pd.DataFrame(np.ones((8, 2))), "x")  # texts would meet
+    assert not axis.texts
+
+
 def test_the_table_says_what_the_bars_show():
     table = figures.table(ROWS)
     assert table.loc[("forget", "image"), "vanilla"] == "0.90 [0.85, 0.95]"

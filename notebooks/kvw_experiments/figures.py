@@ -12,9 +12,9 @@ import functools
 import html
 import inspect
 import io
+import itertools
 import re
 from collections.abc import Callable, Sequence
-from itertools import cycle
 from typing import ClassVar
 
 import matplotlib.pyplot as plt
@@ -72,7 +72,7 @@ def colours_of(names: Sequence[str]) -> dict[str, tuple[float, float, float]]:
     """
     fixed = COLOURS | METHOD_COLOURS
     taken = [fixed[name] for name in names if name in fixed]
-    free = cycle(colour for colour in PALETTE if colour not in taken)
+    free = itertools.cycle(colour for colour in PALETTE if colour not in taken)
     return {name: fixed[name] if name in fixed else next(free) for name in names}
 
 
@@ -195,6 +195,35 @@ def _exact_match(rows: list[dict]) -> pd.DataFrame:
     return pd.DataFrame([row for row in rows if row["metric"] == "exact_match"])
 
 
+FEW_BARS = 16  # of which each has its value written at its end
+
+
+def _values(axis, ends: Sequence[float]) -> None:
+    """Write the value of each bar at its end, where there are few bars and no two texts meet.
+
+    Args:
+        ends: above which a value stands, by bar: the bar, or its whisker.
+    """
+    size = 11 if len(axis.patches) <= FEW_BARS / 2 else 9
+    labels = [
+        axis.annotate(
+            f"{bar.get_height():.2f}",
+            (bar.get_x() + bar.get_width() / 2, end),
+            (0, 2),
+            textcoords="offset points",
+            ha="center",
+            fontsize=size,
+        )
+        for bar, end in zip(axis.patches, ends, strict=True)
+    ]
+    axis.figure.canvas.draw()
+    boxes = [label.get_window_extent().padded(1) for label in labels]
+    meet = any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    if len(labels) > FEW_BARS or meet:
+        for label in labels:
+            label.remove()
+
+
 @captioned
 def bars(rows: list[dict]) -> Figure:
     """Exact match on image questions by set and condition, with 95 % intervals over people.
@@ -205,8 +234,9 @@ def bars(rows: list[dict]) -> Figure:
     chosen = _exact_match(rows).query("modality == 'image'")
     sets = list(dict.fromkeys(chosen["set"]))
     conditions = [name for name in CONDITIONS if name in set(chosen["condition"])]
-    figure, axis = plt.subplots(figsize=(7, 3))
+    figure, axis = plt.subplots(figsize=(6, 3))
     width = 0.8 / len(conditions)
+    ends: list[float] = []
     for i, condition in enumerate(conditions):
         rows_of_condition = chosen[chosen["condition"] == condition]
         x = rows_of_condition["set"].map(sets.index) + (i - (len(conditions) - 1) / 2) * width
@@ -223,16 +253,19 @@ def bars(rows: list[dict]) -> Figure:
             label=condition,
             color=COLOURS[condition],
         )
+        ends += list(np.maximum(rows_of_condition["value"], rows_of_condition["high"]))
     axis.set(
         xticks=range(len(sets)),
         xticklabels=sets,
-        ylim=(0, 1.02),
+        yticks=np.arange(0, 1.1, 0.2),
+        ylim=(0, 1.14),
         ylabel="exact match",
         title="image questions",
     )
     axis.legend(
         ncols=len(conditions), loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False
     )
+    _values(axis, ends)
     return figure
 
 
@@ -296,9 +329,10 @@ def shares(table: pd.DataFrame, x: str) -> Figure:
     """
     figure, axis = plt.subplots(figsize=(6, 2.8))
     table.plot.bar(ax=axis, rot=0, width=0.75, color=colours_of(list(table)))
-    axis.set(xlabel=x, ylabel="share", ylim=(0, None))
+    axis.set(xlabel=x, ylabel="share", ylim=(0, 1.12 * table.to_numpy().max()))
     axis.grid(axis="x", visible=False)
     axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(table.columns))
+    _values(axis, [bar.get_height() for bar in axis.patches])
     return figure
 
 
