@@ -354,8 +354,8 @@ def left_in_all() -> float:
 
     experiment, name, label, _ = BEST["KVW"]
     rows = stored_rows(experiment, name)
-    own = rows[(rows["label"] == label) & (rows["condition"] != "sham")]
-    return mean_of_modalities(own, "forget")
+    edited = rows[(rows["label"] == label) & (rows["condition"] != "sham")]
+    return mean_of_modalities(edited, "forget")
 
 
 def best_table(results: dict[str, dict[str, float | None]], more: str = "") -> str:
