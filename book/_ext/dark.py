@@ -23,6 +23,7 @@ GREY = 12  # of 255: the parts of a grey differ by less
 LINES = (190, 235)  # of 255: how light a grid is
 RUN = 24  # pixels: how long its lines are at least
 SHEET = ((0, 0, 0), (237, 237, 237), (136, 136, 136))  # of what is left, paper and ink, a grid
+LIT_GRID = 180  # of 255: what lies over the grid of a figure that is lit (book.css)
 LETTER = 600  # pixels of paper within a letter, at most
 LONG, THIN = 60, 4  # pixels: a line of paper between two bars is longer, and at most as wide
 FINE = 0.06  # share of colour in a drawing of lines and points
@@ -123,11 +124,12 @@ def is_dim(pixels: np.ndarray) -> bool:
     return bool(contrasts.min() < DIM)
 
 
-def over(picture: bytes) -> str:
-    """What lies over a picture in the dark, as the address of a PNG."""
+def over(picture: bytes, dim: bool = False) -> str:
+    """What lies over a picture, perhaps a lit one, in the dark, as the address of a PNG."""
     buffer = io.BytesIO()
     sheet = Image.fromarray(levels_of(pixels_of(picture)), "P")
-    sheet.putpalette([part for colour in SHEET for part in colour])
+    sheets = (*SHEET[:2], (LIT_GRID,) * 3) if dim else SHEET
+    sheet.putpalette([part for colour in sheets for part in colour])
     sheet.save(buffer, "PNG", optimize=True, bits=2, transparency=0)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
@@ -138,10 +140,10 @@ def marked(body: str) -> str:
     def mark(match: re.Match) -> str:
         picture = base64.b64decode(match[1])
         size = re.sub(r' (?:src|alt)="[^"]*"', "", match[0])  # the same: it must lie on it anywhere
-        start = f'<img class="paper" src="{over(picture)}" alt="" loading="lazy" '
+        dim = is_dim(pixels_of(picture))
+        start = f'<img class="paper" src="{over(picture, dim)}" alt="" loading="lazy" '
         sheet = size.replace("<img ", start, 1)
-        dim = " dim" if is_dim(pixels_of(picture)) else ""
-        return f'<span class="sheet{dim}">{match[0]}{sheet}</span>'
+        return f'<span class="sheet{" dim" * dim}">{match[0]}{sheet}</span>'
 
     return EMBEDDED.sub(mark, body)
 

@@ -209,7 +209,7 @@ def _values(axis, ends: Sequence[float]) -> None:
         axis.annotate(
             f"{bar.get_height():.2f}",
             (bar.get_x() + bar.get_width() / 2, end),
-            (0, 2),
+            (0, 4),
             textcoords="offset points",
             ha="center",
             fontsize=size,
