@@ -143,7 +143,8 @@ def marked(body: str) -> str:
         dim = is_dim(pixels_of(picture))
         start = f'<img class="paper" src="{over(picture, dim)}" alt="" loading="lazy" '
         sheet = size.replace("<img ", start, 1)
-        return f'<span class="sheet{" dim" * dim}">{match[0]}{sheet}</span>'
+        kind = "sheet dim" if dim else "sheet"
+        return f'<span class="{kind}">{match[0]}{sheet}</span>'
 
     return EMBEDDED.sub(mark, body)
 
