@@ -103,8 +103,10 @@ def test_turning_pages_leads_from_chapter_to_chapter_and_never_to_solutions():
 
 def test_the_index_of_the_search_has_terms_and_words_and_no_functions():
     index = {"docnames": ["book/glossary", "book/your_own"], "indexentries": {"f() (in x)": []}}
+    index["terms"] = {"gate": [0, 1], "1300": 1, "0d": 1}
     found = search.with_words(index, {"gate": "term-gate"})
     assert found["indexentries"] == {"gate": [[0, "term-gate", True]]}
+    assert found["terms"] == {"gate": [0, 1], "0d": 1}  # nobody can search for a number
     assert "model" in found["also"][1]
     assert all((ROOT / f"{name}.md").exists() or (ROOT / f"{name}.ipynb").exists()
                for name in search.ALSO)  # fmt: skip

@@ -70,16 +70,20 @@ def mark_terms(app, doctree) -> None:
     app.env.glossary_terms = terms
 
 
-def with_words(index: dict, terms: dict[str, str]) -> dict:
-    """The index with the terms of the glossary as its entries, and `ALSO` by number of the page."""
+def with_words(index: dict, glossary: dict[str, str]) -> dict:
+    """The index with the terms of the glossary as its entries, and `ALSO` by number of the page.
+
+    Numbers go: Sphinx leaves them out of what is asked.
+    """
     places = {name: number for number, name in enumerate(index["docnames"])}
     if GLOSSARY in places:
         here = places[GLOSSARY]
-        entries = {name: [[here, place, True]] for name, place in sorted(terms.items())}
+        entries = {name: [[here, place, True]] for name, place in sorted(glossary.items())}
     else:
         entries = {}
     also = {places[name]: words for name, words in ALSO.items() if name in places}
-    return index | {"indexentries": entries, "also": also}
+    terms = {word: files for word, files in index["terms"].items() if not word.isdecimal()}
+    return index | {"indexentries": entries, "also": also, "terms": terms}
 
 
 def text_of(page: str) -> str:
