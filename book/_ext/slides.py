@@ -163,7 +163,7 @@ DECKS = (
         "At equal retain",
         {
             "At equal retain": 10,
-            "How is a circle made?": 25,
+            "One edit, two people": 25,
             "In pairs: is it more than luck?": 40,
             "As published: what does a batch hold?": 60,
             "What else goes?": None,

@@ -174,7 +174,8 @@ def left_and_kept(curves: dict[str, pd.DataFrame], levels: tuple[float, ...] = (
     """What is kept of the others while ever less is left of the forgotten, one panel an arm.
 
     Args:
-        curves: columns `kept`, `edited`, `sham`, from the weakest strength on.
+        curves: columns `kept`, `edited`, `sham`, from the weakest strength on; and `beside`, if
+            some points have a name.
         levels: where curves are read, as thin lines.
     """
     across = min(len(curves), 4)
@@ -196,6 +197,9 @@ def left_and_kept(curves: dict[str, pd.DataFrame], levels: tuple[float, ...] = (
                 color=colour,
                 label=condition,
             )
+        for _, point in curve[curve.get("beside", pd.Series("", curve.index)) != ""].iterrows():
+            place = (point["edited"], point["kept"])
+            write_beside(axis, point["beside"], place, (-8, -4, "right"), "black")
         for level in levels:
             axis.axhline(level, color="grey", linewidth=0.8, linestyle=":")
         axis.set(title=name, xlim=(-0.03, 1.05), ylim=(0.55, 1.02))
@@ -211,13 +215,13 @@ BESIDE = {
     "GD LoRA": (-9, 3, "right"),
     "KVW published": (9, -3, "left"),
     "NPO full": (-9, -4, "right"),
-    "LLM Surgery": (9, 5, "left"),
+    "LLM Surgery": (0, 9, "center"),
     "NPO LoRA": (8, 5, "left"),
     "MMUnlearner": (9, -7, "left"),
     "rewrite": (0, -14, "center"),
     "GD full": (-9, -4, "right"),
     "KL full": (9, 1, "left"),
-    "least squares": (-9, 4, "right"),
+    "least squares": (9, 9, "right"),
 }
 
 
@@ -245,32 +249,35 @@ def write_beside(
 
 @captioned
 def cost_and_left(points: pd.DataFrame) -> Figure:
-    """What each method leaves against its readings, beside its sham.
+    """What each method leaves against its readings, and those of a further request.
 
     Args:
-        points: columns `in all`, `if shared`, `left`, `left by the sham`; the index has the names.
+        points: columns `in all`, `if shared`, `left`, `trains`; the index has the names.
     """
-    colours = METHOD_COLOURS | {"SSD": "black"}  # grey: it trains
-    figure, axis = plt.subplots(figsize=(7, 6.4))
-    for name, (readings, shared, left, sham) in points[
-        ["in all", "if shared", "left", "left by the sham"]
+    families = {
+        "KVW": ("D", PALETTE[1]),
+        "trains all weights": ("o", "0.45"),
+        "trains LoRA": ("s", "0.45"),
+        "other": ("^", "black"),
+    }
+    figure, axis = plt.subplots(figsize=(7, 4.8))
+    for name, (readings, shared, left, trains) in points[
+        ["in all", "if shared", "left", "trains"]
     ].iterrows():
-        colour = PALETTE[1] if name.startswith("KVW") else colours.get(name, "0.35")
-        # two methods with the same price stand side by side
-        x = readings * (1.07 if name == "KVW published" else 1.03 if "LoRA" in name else 1)
-        axis.plot([x, x], [left, sham], color=colour, lw=0.8, alpha=0.6)
-        axis.plot(x, left, "o", ms=9, color=colour, zorder=3)
-        axis.plot(x, sham, "o", ms=6, mfc="white", color=colour, zorder=3)
-        text = name + (f" ({shared:,.0f} if shared)" if shared < readings else "")
-        write_beside(axis, text, (x, left), BESIDE.get(name, (9, -3, "left")), colour)
-    ticks = [140, 300, 630, 1400, 3000, 6000]
-    axis.set(
-        xscale="log",
-        xlim=(115, 9000),
-        ylim=(-0.07, 1.04),
-        xlabel="readings for one request",
-        ylabel="left",
-    )
+        trained = "trains LoRA" if "LoRA" in name else "trains all weights"
+        mark, colour = families[
+            "KVW" if name.startswith("KVW") else trained if trains else "other"
+        ]
+        axis.plot([readings, shared], [left, left], color=colour, lw=0.8, alpha=0.7)
+        axis.plot(shared, left, mark, ms=5, mfc="white", color=colour, zorder=3)
+        axis.plot(readings, left, mark, ms=8, color=colour, zorder=3 + (mark == "D"))
+        write_beside(axis, name, (readings, left), BESIDE.get(name, (9, -3, "left")), colour)
+    for family, (mark, colour) in families.items():
+        axis.plot([], [], mark, ms=8, color=colour, label=family)
+    axis.plot([], [], "D", ms=5, mfc="white", color=PALETTE[1], label="a further request")
+    axis.legend(fontsize=9, loc="lower left")
+    ticks = [35, 70, 140, 300, 630, 1400, 3000, 6000]
+    axis.set(xscale="log", xlim=(28, 9000), ylim=(-0.07, 1), xlabel="readings", ylabel="left")
     axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axis.minorticks_off()
     return figure
