@@ -15,7 +15,6 @@ from matplotlib.patches import Rectangle
 from kvw_experiments.figures import (
     COLOURS,
     CONTROLS,
-    METHOD_COLOURS,
     PALETTE,
     captioned,
     colours_of,
@@ -265,9 +264,7 @@ def cost_and_left(points: pd.DataFrame) -> Figure:
         ["in all", "if shared", "left", "trains"]
     ].iterrows():
         trained = "trains LoRA" if "LoRA" in name else "trains all weights"
-        mark, colour = families[
-            "KVW" if name.startswith("KVW") else trained if trains else "other"
-        ]
+        mark, colour = families["KVW" if name.startswith("KVW") else trained if trains else "other"]
         axis.plot([readings, shared], [left, left], color=colour, lw=0.8, alpha=0.7)
         axis.plot(shared, left, mark, ms=5, mfc="white", color=colour, zorder=3)
         axis.plot(readings, left, mark, ms=8, color=colour, zorder=3 + (mark == "D"))
