@@ -13,10 +13,10 @@ KEPT, LEVEL = ("retain", "general"), 0.97
 
 
 def at_equal_keeping(rows: pd.DataFrame, name: str) -> dict[str, float] | None:
-    """What an edit and its sham leave of the forgotten; None if it never harms so much."""
+    """What an edit and its sham leave of the forgotten; None if it never falls to the level."""
     labels = curves.curves_of(rows["label"])[name]
-    found = curves.at_retain(rows, labels, LEVEL, of=KEPT)
-    return found and {condition: means[0] for condition, means in found.items()}
+    left = curves.at_retain(rows, labels, LEVEL, of=KEPT)
+    return left and {condition: mean for condition, (mean, _, _) in left.items()}
 
 
 def told_apart(rows: pd.DataFrame, name: str, reference: str) -> dict[str, str]:
