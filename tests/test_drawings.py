@@ -72,7 +72,7 @@ def test_states_are_filled_where_they_are_led_and_the_first_layer_stands_below()
     assert height["1/2"] == height["layer 0"]
 
 
-def test_a_way_is_as_long_as_it_is_and_filled_as_far_as_the_state_has_come():
+def test_a_way_is_filled_as_far_as_the_state_has_come_and_the_first_layer_stands_below():
     drawing = drawings.ways(
         {"layer 0": 10.0, "layer 1": 40.0},
         {"layer 0": (0.0, 0.5), "layer 1": (0.25, 1.25)},
@@ -81,7 +81,7 @@ def test_a_way_is_as_long_as_it_is_and_filled_as_far_as_the_state_has_come():
     )
     bars = [each for each in elements(drawing, "rect") if each.get("height") == "24"]
     widths = [float(each.get("width")) for each in bars]
-    assert widths == pytest.approx([0, 29, 58, 58, 232, 232])  # before, by its edit, whole
+    assert widths == pytest.approx([58, 232, 232, 0, 29, 58])  # before, by its edit, whole
     assert {"0.50", "1.25", "asked", "more"} <= set(texts(drawing))
 
 

@@ -182,7 +182,7 @@ DECKS = (
             "Does each layer make its share?": 25,
             "Natural, or a tell-tale?": 45,
         },
-        until="One request after another",
+        until="Which edit should you take?",
     ),
     Deck(
         "13_gone_or_only_quiet",

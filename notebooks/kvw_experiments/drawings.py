@@ -136,7 +136,7 @@ def intervals(
         rows: `(value, low, high)` by name.
         ends: of the axis; 0 must lie between them.
     """
-    left, right, step = 125, 290, 36
+    left, right, step = max(125, 15 + 7 * max(map(len, rows))), 290, 36
 
     def x(value: float) -> float:
         return left + (value - ends[0]) / (ends[1] - ends[0]) * (right - left)
@@ -190,6 +190,8 @@ def ways(
 ) -> Drawing:
     """A dashed bar as long as the way of each layer, filled as far as its state has come.
 
+    The first layer stands below, as in `states_led`.
+
     Args:
         lengths: of the ways, by layer.
         come: the shares of a way that were come before the layer was edited, and after.
@@ -200,7 +202,7 @@ def ways(
     parts = [_box(8, 8, 14, 14, "off"), _text(28, 20, "whole way")]
     parts += [_box(122, 8, 14, 14, "cell"), _text(142, 20, "come before its edit")]
     parts += [_box(296, 8, 14, 14, "on"), _text(316, 20, "by its edit")]
-    for row, (name, length) in enumerate(lengths.items()):
+    for row, (name, length) in enumerate(reversed(list(lengths.items()))):
         y, whole = 40 + step * row, length * scale
         before, after = (max(0.0, share) * whole for share in come[name])
         parts += [
