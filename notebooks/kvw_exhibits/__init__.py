@@ -287,27 +287,30 @@ def kept_against_left(points: pd.DataFrame) -> Figure:
     It is narrow enough to be read on a phone. No two methods have one colour and one mark.
 
     Args:
-        points: columns `method`, `forget`, `retain` (exact match, 0 to 1); a name once.
+        points: columns `method`, `left` with its ends `low` and `high`, `kept` (exact match, 0 to
+            1); a name once.
     """
-    marks = CONTROLS | dict.fromkeys(("GA gentle", "GA tuned", "GA LoRA"), "o")
-    marks |= {"KVW one pass": "D", "SSD": "D", "MMUnlearner": "v"}  # pale like GD in the dark
+    marks = CONTROLS | dict.fromkeys(("GA tuned", "GA LoRA"), "o")
+    marks |= dict.fromkeys(("KVW one pass", "SSD"), "D")
     places = {  # of a name beside its point, in points; elsewhere to the right
         "vanilla": (5, -16, "right"),
-        "KVW one pass": (-2, -17, "right"),
-        "GA gentle": (-9, -5, "right"),
-        "SSD": (4, -16, "left"),
+        "KVW one pass": (-9, 6, "right"),
+        "SSD": (4, 6, "left"),
         "LLM Surgery": (-4, 8, "left"),
-        "MMUnlearner": (7, -12, "left"),
+        "GD tuned": (28, -9, "left"),
+        "oracle": (9, 5, "left"),
     }
     figure, axis = plt.subplots(figsize=(4.8, 3.8))
-    colours = colours_of([name for name in points["method"] if name != "GA gentle"])
-    colours["GA gentle"] = colours.get("GA tuned", PALETTE[2])  # two runs of one method
-    for method, forget, retain in points[["method", "forget", "retain"]].itertuples(index=False):
+    colours = colours_of(list(points["method"]))
+    shown = points[["method", "left", "low", "high", "kept"]]
+    for method, left, low, high, kept in shown.itertuples(index=False):
         look = {"marker": marks.get(method, "^"), "color": colours[method], "mec": "0.2"}
-        axis.plot(forget, retain, ms=12 if look["marker"] == "*" else 8, **look)
-        write_beside(axis, method, (forget, retain), places.get(method, (9, -4, "left")), "black")
+        if method not in CONTROLS:
+            axis.plot([low, high], [kept, kept], color=colours[method], lw=1.2, alpha=0.5)
+        axis.plot(left, kept, ms=12 if look["marker"] == "*" else 8, zorder=3, **look)
+        write_beside(axis, method, (left, kept), places.get(method, (7, -12, "left")), "black")
     axis.set(xlabel="left of the forgotten", ylabel="kept of the others", xlim=(-0.04, 1.05))
-    axis.set_ylim(min(0.6, points["retain"].min() - 0.05), 1.04)
+    axis.set_ylim(min(0.6, points["kept"].min() - 0.05), 1.05)
     return figure
 
 
