@@ -294,21 +294,21 @@ def kept_against_left(points: pd.DataFrame) -> Figure:
     marks |= dict.fromkeys(("KVW one pass", "SSD"), "D")
     places = {  # of a name beside its point, in points; elsewhere to the right
         "vanilla": (5, -16, "right"),
-        "KVW one pass": (-9, 6, "right"),
+        "KVW one pass": (-6, -14, "right"),
         "SSD": (4, 6, "left"),
         "LLM Surgery": (-4, 8, "left"),
-        "GD tuned": (28, -9, "left"),
+        "GD tuned": (7, -6, "left"),
         "oracle": (9, 5, "left"),
     }
     figure, axis = plt.subplots(figsize=(4.8, 3.8))
     colours = colours_of(list(points["method"]))
     shown = points[["method", "left", "low", "high", "kept"]]
-    for method, left, low, high, kept in shown.itertuples(index=False):
+    for method, left, low, high, others in shown.itertuples(index=False):
         look = {"marker": marks.get(method, "^"), "color": colours[method], "mec": "0.2"}
         if method not in CONTROLS:
-            axis.plot([low, high], [kept, kept], color=colours[method], lw=1.2, alpha=0.5)
-        axis.plot(left, kept, ms=12 if look["marker"] == "*" else 8, zorder=3, **look)
-        write_beside(axis, method, (left, kept), places.get(method, (7, -12, "left")), "black")
+            axis.plot([low, high], [others, others], color=colours[method], lw=1.2, alpha=0.5)
+        axis.plot(left, others, ms=12 if look["marker"] == "*" else 8, zorder=3, **look)
+        write_beside(axis, method, (left, others), places.get(method, (7, -12, "left")), "black")
     axis.set(xlabel="left of the forgotten", ylabel="kept of the others", xlim=(-0.04, 1.05))
     axis.set_ylim(min(0.6, points["kept"].min() - 0.05), 1.05)
     return figure
