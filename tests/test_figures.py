@@ -226,6 +226,6 @@ def test_a_forest_is_sorted_and_a_difference_is_coloured_where_its_interval_leav
 
 def test_a_wrong_verdict_is_crossed():
     rows = {"knows": {"quiet": 2, "gone": 3}, "its twin": {"quiet": 1, "not decided": 4}}
-    [axis] = drawn(exhibits.verdict_squares, {"beside the oracle": rows})
+    [axis] = drawn(exhibits.verdict_squares, rows)
     assert len(axis.patches) == 10
     assert len([text for text in axis.texts if text.get_text() == "×"]) == 3 + 1

@@ -392,13 +392,12 @@ def layers_of(students: dict[str, tuple[str, str]]) -> Figure:
 
 
 @captioned
-def verdict_squares(panels: dict[str, dict[str, dict[str, int]]]) -> Figure:
+def verdict_squares(rows: dict[str, dict[str, int]]) -> Figure:
     """Verdicts as coloured squares, one a model; an error is crossed.
 
     Args:
-        panels: by title, then by row: how many models got each verdict. Rows come in pairs, a
-            student that knows above a twin that does not: only *quiet* is right for the one, and
-            wrong for the other.
+        rows: how many models got each verdict. Rows come in pairs, a student that knows above a
+            twin that does not: only *quiet* is right for the one, and wrong for the other.
     """
     fills = {
         "quiet": PALETTE[0],
@@ -406,24 +405,23 @@ def verdict_squares(panels: dict[str, dict[str, dict[str, int]]]) -> Figure:
         "over-unlearned": sns.light_palette(PALETTE[1], 5)[2],
         "gone": "white",
     }
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 2.2), sharey=True)
-    for axis, (title, rows) in zip(np.atleast_1d(axes), panels.items(), strict=True):
-        heights = [-(row + 0.5 * (row // 2)) for row in range(len(rows))]
-        for row, counts in enumerate(rows.values()):
-            words = [word for word in fills for _ in range(counts.get(word, 0))]
-            for column, word in enumerate(words):
-                corner = (column, heights[row] - 0.4)
-                axis.add_patch(Rectangle(corner, 0.8, 0.8, facecolor=fills[word], edgecolor="grey"))
-                if (word == "quiet") == bool(row % 2):  # missed, or wrongly found
-                    colour = "white" if word == "quiet" else "black"
-                    middle = (column + 0.4, heights[row] - 0.03)
-                    axis.text(*middle, "×", ha="center", va="center", fontsize=9, color=colour)
-        most = max(sum(counts.values()) for counts in rows.values())
-        axis.set(xlim=(-0.3, most), ylim=(heights[-1] - 0.6, 0.6), xticks=[], title=title)
-        axis.set_yticks(heights, list(rows))
-        axis.tick_params(length=0)
-        axis.grid(False)
-        sns.despine(ax=axis, left=True, bottom=True)
+    figure, axis = plt.subplots(figsize=(6.4, 2.2))
+    heights = [-(row + 0.5 * (row // 2)) for row in range(len(rows))]
+    for row, counts in enumerate(rows.values()):
+        words = [word for word in fills for _ in range(counts.get(word, 0))]
+        for column, word in enumerate(words):
+            corner = (column, heights[row] - 0.4)
+            axis.add_patch(Rectangle(corner, 0.8, 0.8, facecolor=fills[word], edgecolor="grey"))
+            if (word == "quiet") == bool(row % 2):  # missed, or wrongly found
+                colour = "white" if word == "quiet" else "black"
+                middle = (column + 0.4, heights[row] - 0.03)
+                axis.text(*middle, "×", ha="center", va="center", fontsize=9, color=colour)
+    most = max(sum(counts.values()) for counts in rows.values())
+    axis.set(xlim=(-0.3, most), ylim=(heights[-1] - 0.6, 0.6), xticks=[])
+    axis.set_yticks(heights, list(rows))
+    axis.tick_params(length=0)
+    axis.grid(False)
+    sns.despine(ax=axis, left=True, bottom=True)
     keys = [Rectangle((0, 0), 1, 1, facecolor=fill, edgecolor="grey") for fill in fills.values()]
     figure.legend(keys, list(fills), loc="outside lower center", ncols=len(fills), frameon=False)
     return figure
