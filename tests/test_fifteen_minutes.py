@@ -125,18 +125,22 @@ def test_taught_people_are_forgotten_and_the_others_spared(tmp_path, monkeypatch
     assert right(oracle, processor, mine.retain) >= 98
     whole = kvw.request(folder / "people.jsonl")
 
+    others = [q for q in book.questions() if q.person not in whole.retain_people][::3]
+    asked_sets = (mine.forget, mine.retain, book.general, others)
+    before = [right(model, processor, questions) for questions in asked_sets]
+
     def after(request: kvw.Request, **settings: float) -> list[float]:
         """Right after the rewrite: forget, retain, general, and people not in the files."""
-        others = [q for q in book.questions() if q.person not in whole.retain_people][::3]
         with kvw.unlearn(model, processor, request, kvw.LayerwiseRewrite(**settings)).on(model):
-            asked_sets = (mine.forget, mine.retain, book.general, others)
             return [right(model, processor, questions) for questions in asked_sets]
 
     alone, spared = after(mine), after(whole)
     assert alone[0] < 30 and alone[1] > 80 and alone[2] < 50, alone
     assert spared[0] < 30 and spared[1] > 70 and min(spared[2:]) > 80, spared
     milder = after(whole, retain_penalty=300.0)  # as `next:` proposes
-    assert milder[0] < 30 and milder[1] >= max(90, spared[1]) and min(milder[2:]) > 90, milder
+    assert milder[0] < 30 and milder[1] >= max(90, spared[1]), milder
+    # teaching has a price of its own, so the edit is compared with the model that was taught
+    assert all(now >= 0.95 * was for now, was in zip(milder[2:], before[2:], strict=True)), milder
     capsys.readouterr()
     lessons, known = mine.questions(), book.questions() + book.general
     own_people.teach(folder / "model", lessons, known, epochs=5)  # nothing is left to learn
