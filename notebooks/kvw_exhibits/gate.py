@@ -25,8 +25,8 @@ def told_apart(rows: pd.DataFrame, name: str, reference: str) -> dict[str, str]:
     one, other = (curves.spread_at(rows, labels[n], LEVEL, of=KEPT) for n in (name, reference))
     low, high = pd.Series(one - other).quantile([0.025, 0.975]).round(2) + 0.0
     star = " *" if np.isnan(one - other).mean() > 0.1 else ""
-    forgets = "less" if low > 0 else "more" if high < 0 else "not told apart"
-    return {"left, minus KVW's": f"[{low:+.2f}, {high:+.2f}]{star}", "forgets": forgets}
+    verdict = "forgets less" if low > 0 else "forgets more" if high < 0 else "not told apart"
+    return {"difference to KVW": f"[{low:+.2f}, {high:+.2f}]{star}", "beside KVW": verdict}
 
 
 @captioned
