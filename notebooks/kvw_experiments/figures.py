@@ -332,7 +332,7 @@ def shares(table: pd.DataFrame, x: str) -> Figure:
     axis.set(xlabel=x, ylabel="share", ylim=(0, 1.12 * table.to_numpy().max()))
     axis.grid(axis="x", visible=False)
     axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(table.columns))
-    _values(axis, [bar.get_height() for bar in axis.patches])
+    _values(axis, table.to_numpy().T.ravel().tolist())  # the patches stand column by column
     return figure
 
 
