@@ -261,6 +261,7 @@ def audit_command(
         people=read_people(people),
         oracle=oracle,
         references=references,
+        findings_file=json_file,
         device=device,
         dtype=dtype,
     )
@@ -338,6 +339,7 @@ def export_command(
     from . import sharing
     from .benchmarks.jsonl import read_request
     from .edits import Edit
+    from .results import falls_short
     from .zoo import load
     from .zoo.catalogue import check_hub, device_and_dtype
 
@@ -364,6 +366,8 @@ def export_command(
         verdict=verdict,
     )
     typer.echo(f"{folder} holds the edit as {format}; its README.md says how to load it")
+    if rows and falls_short(rows):
+        typer.echo("note: by these scores the edit fails; the README.md says in what")
     if request:
         questions = request.forget + request.retain[: len(request.forget)]
         text, same = sharing.repeat_scores(

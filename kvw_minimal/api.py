@@ -407,13 +407,13 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """`passes`, `fails` or `not decided`, and the reason, in a line."""
-        return outcome(self.rows, self.method)
+        """`passes`, `fails` or `not decided`, and a line for each criterion: met, and measured."""
+        return outcome(self.rows, self.method, self.shams)
 
     @property
     def sentence(self) -> str:
-        """What stands behind the verdict, in a few plain sentences: shams, oracle, losses."""
-        return closing_sentence(self.rows, self.method, self.shams)
+        """What the verdict does not say, in plain sentences; empty if there is nothing."""
+        return closing_sentence(self.rows, self.method)
 
     def table(self, metric: str = "exact_match") -> str:
         """One line for each condition, one column for each set and modality: mean and interval.
@@ -429,14 +429,15 @@ class Report:
         write_json(file, {"method": self.method, "shams": self.shams, "rows": self.rows})
 
     def __repr__(self) -> str:
+        last = f"\n\n{self.sentence}" if self.sentence else ""
         if all(row["condition"] != "edited" for row in self.rows):
-            return f"{self.table()}\n\n{self.sentence}"
+            return f"{self.table()}{last}"
 
         def what_else(_: str, more: bool) -> list[str]:
             return [in_code(m) for m in alternatives(self.made_by, more)] if self.made_by else []
 
         advice = next_step({self.method: self.rows}, lambda _: HOW_TO_AUDIT, what_else)
-        return f"{self.verdict}\n{advice}\n\n{self.table()}\n\n{self.sentence}"
+        return f"{self.verdict}\n{advice}\n\n{self.table()}{last}"
 
     def figure(self):
         """Draws the means of the forgotten and the retained; needs matplotlib."""

@@ -36,10 +36,13 @@ def load_model(name: str, device: str = "cpu", dtype: torch.dtype = torch.float3
         auto = t.AutoModelForImageTextToText if eyes else t.AutoModelForCausalLM
         model = auto.from_pretrained(name, dtype=dtype, use_safetensors=True)
     except Exception as error:  # transformers raises anything for a damaged folder
+        why = shorten(str(error), 200)
+        if name and Path(name).is_dir():
+            raise OSError(f"cannot load {name!r}, a folder: {why}") from error
         raise OSError(
-            f"cannot load {name!r}: not a model of this book (pocket, pocket-oracle-A-5; "
-            "others by `python -m kvw_minimal book train pocket --group A --forget-percent 10`), "
-            f"no folder, nor on the hub. Offline, give a local folder. ({shorten(str(error), 200)})"
+            f"cannot load {name!r}: no folder has this name, it is no model of this book (pocket, "
+            "pocket-oracle-A-5; others by `python -m kvw_minimal book train pocket --group A "
+            f"--forget-percent 10`), nor one of the hub. Offline, give a local folder. ({why})"
         ) from error
     return prepare(model, device), processor
 

@@ -7,6 +7,7 @@ number of questions. `summarise` computes a second table with means and interval
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from rich.box import Box
@@ -184,24 +185,18 @@ NO_ORACLE = (
 NOTHING_GENERAL = "No general question was asked: what else the edit takes is not known."
 
 
-def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
-    """What stands behind the verdict on an edit, in plain sentences: shams, oracle, losses."""
+def closing_sentence(summary: Sequence[dict], method: str) -> str:
+    """What the verdict on an edit does not say, in plain sentences; empty if there is nothing."""
     before = pooled_mean(summary, "vanilla", "forget")
     after = pooled_mean(summary, "edited", "forget")
     if before is None:
         return "Nothing is asked about the forgotten."
     if after is None:
         return f"The model answers {before:.2f} of what is asked about those to be forgotten."
-    sham, oracle = (pooled_mean(summary, other, "forget") for other in ("sham", "oracle"))
-    if sham is None:
-        text = f"{method}: no sham was made, so nothing says that it is about these people"
-    else:
-        count = "1 sham" if shams == 1 else f"{shams} shams"
-        text = f"{method}: made for other people it leaves {sham:.2f} of the forgotten ({count})"
-    for row in beyond_rows(summary):
-        text += f", so the edit takes {more_or_less(row)}"
-    last = NO_ORACLE if oracle is None else f"An oracle that never met them says {oracle:.2f}."
-    return f"{text}. {last}{most_lost(summary)}{malformed(summary)}{unmeasured(summary)}"
+    oracle = pooled_mean(summary, "oracle", "forget")
+    texts = [NO_ORACLE if oracle is None else "", malformed(summary), unmeasured(summary)]
+    text = " ".join(part.strip() for part in texts if part)
+    return f"{method}: {text}" if text else ""
 
 
 def more_or_less(row: dict, digits: int = 2) -> str:
@@ -245,15 +240,19 @@ def share_text(share: float, limit: float) -> str:
 
 
 def means_behind(summary: Sequence[dict], name: str) -> str:
-    """The means of a share of a set: `0.89 before, 0.38 now`; empty where the share is the mean."""
+    """What a share of a set comes from, in brackets: `(text and image together; 0.9 before)`.
+
+    Empty where the share is the mean of one modality.
+    """
     before, now = (pooled_mean(summary, when, name) for when in ("vanilla", "edited"))
     oracle = pooled_mean(summary, "oracle", name) if name == "forget" else None
-    if before is None or now is None:
-        return ""
-    if oracle is None and (before == 1 or before == now):
-        return ""
-    last = "" if oracle is None else f", oracle {oracle:.2f}"
-    return f"{before:.2f} before, {now:.2f} now{last}"
+    means = ""
+    if None not in (before, now) and (oracle is not None or before not in (1, now)):
+        means = f"{before:.2f} before, {now:.2f} now"
+        means += "" if oracle is None else f", oracle {oracle:.2f}"
+    modalities = sorted({row["modality"] for row in summary if row["set"] == name} - {"all"})
+    joined = f"{' and '.join(reversed(modalities))} together" if len(modalities) > 1 else ""
+    return in_brackets(joined, means)
 
 
 def in_brackets(*texts: str) -> str:
@@ -262,48 +261,72 @@ def in_brackets(*texts: str) -> str:
     return f" ({text})" if text else ""
 
 
-def shortcomings(summary: Sequence[dict], named: bool = True) -> list[str]:
-    """What an edit fails: the others keep too little, too much is left, a sham takes as much.
+class Criterion(NamedTuple):
+    """One thing that is asked of an edit: whether it is met (None: not known), and the measure."""
+
+    met: bool | None
+    text: str
+
+
+def criteria(
+    summary: Sequence[dict], shams: int | None = None, named: bool = True
+) -> list[Criterion]:
+    """What is asked of an edit, and what was measured.
 
     Args:
-        named: whether people who lost more than half of their right answers are named.
+        shams: the number of shams, where it is known.
+        named: whether the people who lost most are named.
     """
-    texts = []
-    for name, share in kept_shares(summary).items():
-        if share < KEPT:
-            why = in_brackets(f"at least {KEPT} is asked", means_behind(summary, name))
-            texts.append(f"keeps {share_text(share, KEPT)} of the {KEPT_SETS[name]}{why}")
-    if lost := half_lost(summary):
-        who = ", ".join(f"{person} {after:g} of {before:g}" for person, before, after in lost[:3])
-        more = f", and {len(lost) - 3} more people" if len(lost) > 3 else ""
-        names = f" (left: {who}{more})" if named else ""
-        texts.append(f"takes more than half from {people_text(len(lost))} of the retained{names}")
     left = left_share(summary)
-    if left is None:
-        texts.append("had nothing to forget")
-    elif left > LEFT:
-        why = in_brackets(f"at most {LEFT} is asked", means_behind(summary, "forget"))
-        texts.append(f"leaves {share_text(left, LEFT)} of the forgotten{why}")
-    if any(bounds(row)[0] <= 0 for row in beyond_rows(summary)):
-        texts.append("takes no more of the forgotten than its sham")
-    return texts
-
-
-def outcome(summary: Sequence[dict], method: str, named: bool = True) -> str:
-    """The verdict on an edit in a line: passes, fails, or not decided without a sham; and why."""
-    if pooled_mean(summary, "edited", "forget") is None:
-        return f"not decided: nothing is asked about the forgotten after {method}"
-    if faults := shortcomings(summary, named):
-        *first, last = faults
-        return f"fails: {method} {', '.join(first)}{' and ' if first else ''}{last}"
-    left = in_brackets(means_behind(summary, "forget"))
-    text = f"{method} leaves {left_share(summary):.2f} of the forgotten{left}"
+    measured = "there was nothing to forget" if left is None else share_text(left, LEFT)
+    text = f"at most {LEFT} of the forgotten is left: {measured}{means_behind(summary, 'forget')}"
+    listed = [Criterion(left is not None and left <= LEFT, text)]
     for name, share in kept_shares(summary).items():
-        means = in_brackets(means_behind(summary, name))
-        text += f", keeps {share:.2f} of the {KEPT_SETS[name]}{means}"
-    if not beyond_rows(summary):
-        return f"not decided: {text}, has no sham beside it"
-    return f"passes: {text}, takes more than its shams"
+        text = f"at least {KEPT} of the {KEPT_SETS[name]} is kept: {share_text(share, KEPT)}"
+        listed.append(Criterion(share >= KEPT, text + means_behind(summary, name)))
+    if any(right_answers(summary)):
+        lost = half_lost(summary)
+        text = "no retained person loses more than half"
+        if lost:
+            text += f": {people_text(len(lost))} {'does' if len(lost) == 1 else 'do'}"
+        listed.append(Criterion(not lost, text + (most_lost(summary) if named else "")))
+    return [*listed, beyond_shams(summary, shams)]
+
+
+def beyond_shams(summary: Sequence[dict], shams: int | None = None) -> Criterion:
+    """The last of the `criteria`: an edit takes more of the forgotten than its shams."""
+    text = "more is forgotten than by its shams, edits for other people"
+    rows = beyond_rows(summary)
+    if not rows:
+        return Criterion(None, f"{text}: no sham was made")
+    by_sham = pooled_mean(summary, "sham", "forget")
+    if by_sham is not None:
+        how_many = "" if shams is None else f" ({'1 sham' if shams == 1 else f'{shams} shams'})"
+        differences = ", ".join(map(more_or_less, rows))
+        text += f": they leave {by_sham:.2f}{how_many}, so it takes {differences}"
+    return Criterion(not any(bounds(row)[0] <= 0 for row in rows), text)
+
+
+def outcome(
+    summary: Sequence[dict], method: str, shams: int | None = None, named: bool = True
+) -> str:
+    """The verdict on an edit, and below it a line for each of the `criteria`.
+
+    An edit `passes` if it meets all, `fails` if it misses one, and is `not decided` without a sham.
+    """
+    if pooled_mean(summary, "edited", "forget") is None:
+        return f"not decided: {method}, nothing is asked about the forgotten"
+    listed = criteria(summary, shams, named)
+    word = "passes" if all(criterion.met for criterion in listed) else "not decided"
+    word = "fails" if falls_short(summary) else word
+    marks = {True: "yes", False: "NO ", None: "?  "}
+    lines = [f"  {marks[criterion.met]} {criterion.text}" for criterion in listed]
+    return "\n".join([f"{word}: {method}", *lines])
+
+
+def falls_short(summary: Sequence[dict]) -> bool:
+    """Whether an edit misses one of the `criteria`."""
+    return any(criterion.met is False for criterion in criteria(summary))
 
 
 def next_step(
@@ -319,7 +342,7 @@ def next_step(
         what_else: what to try beside a method that fails, and whether it should take more.
     """
     left = {method: left_share(rows) or 0.0 for method, rows in by_method.items()}
-    good = [method for method, rows in by_method.items() if not shortcomings(rows)]
+    good = [method for method, rows in by_method.items() if not falls_short(rows)]
     if good:
         best = min(good, key=left.__getitem__)
         if not beyond_rows(by_method[best]):
@@ -388,15 +411,12 @@ def half_lost(summary: Sequence[Mapping]) -> list[tuple[str, float, float]]:
 
 
 def most_lost(summary: Sequence[Mapping]) -> str:
-    """A sentence on the retained person with the most answers lost; empty without a loss."""
+    """The retained people with the most answers lost, in brackets; empty without a loss."""
     before, after = right_answers(summary)
-    person = max(before, key=lambda name: before[name] - after[name], default="")
-    if not after or before[person] <= after[person]:
-        return ""
-    return (
-        f" Of the retained, {person} lost most: {after[person]:g} of {before[person]:g} right "
-        "answers are left."
-    )
+    lost = [who for who in before if after[who] < before[who]]
+    lost.sort(key=lambda who: (after[who] / before[who], after[who] - before[who]))
+    names = [f"{who} {after[who]:g} of {before[who]:g}" for who in lost[:3]]
+    return in_brackets(f"most lost, answers left: {', '.join(names)}") if after and names else ""
 
 
 def malformed(summary: Sequence[dict]) -> str:

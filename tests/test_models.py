@@ -218,8 +218,11 @@ def test_load_of_a_text_model_gives_a_tokenizer(tmp_path):
     assert models.tokenizer_of(tokenizer) is tokenizer and callable(tokenizer)
 
 
-@pytest.mark.parametrize("folder", ["empty", "missing"])
-def test_load_of_nothing_says_what_there_is(tmp_path, folder):
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [("empty", "', a folder: "), ("missing", "no folder has this name.*pocket-oracle-A-5")],
+)
+def test_load_of_nothing_says_what_there_is(tmp_path, folder, why):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(OSError, match="cannot load .*pocket-oracle-A-5"):
+    with pytest.raises(OSError, match=f"cannot load .*{folder}.*{why}"):
         models.load_model(str(tmp_path / folder))

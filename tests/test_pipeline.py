@@ -94,7 +94,9 @@ def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
     )
     assert {row["condition"] for row in with_edit["rows"]} == {"vanilla", "edited"}
     assert {row["condition"] for row in without["rows"]} == {"vanilla"}
-    assert text.startswith("fails: KVW(strength=2.5) leaves 1.00 of the forgotten")
+    assert text.startswith(
+        "fails: KVW(strength=2.5)\n  NO  at most 0.25 of the forgotten is left: 1.00"
+    )
     assert "no sham was made" in text and plain.endswith("asked about those to be forgotten.")
     sets = len(own.eval_sets)
     vanilla, edited, alone = seen[:sets], seen[sets : 2 * sets], seen[2 * sets :]

@@ -208,14 +208,19 @@ def test_the_end_says_what_came_out_and_what_to_do(file, model, quiet):
     result, _ = unlearn(file, (0.5, 2.0))
     asked = result["provenance"]["asked"]
     text = pipeline.results_text(result, asked)
-    assert text.startswith("fails: KVW(strength=0.5) had nothing to forget and takes no more")
+    assert text.startswith(
+        "fails: KVW(strength=0.5)\n  NO  at most 0.25 of the forgotten is left: "
+    )
+    assert (
+        "  NO  more is forgotten than by its shams, edits for other people: they leave 0.00 (2 sh"
+        in text
+    )
     step, asked_first = "next: teach the model these people, and ask again", read_request(file)
     said = "\n".join(f"  {q.prompt}" for q in one_of_each(asked_first.forget)[:1])
     assert f"\n{step}\n\nWhat it says now:\n{said}\n    taught: " in text
     assert text.count("    after KVW(strength=0.5): ") == len(result["answers"]) == 2
-    one, two = (line for line in text.splitlines() if line.startswith("KVW(strength="))
-    assert "strength=0.5): made for other people it leaves 0.00 of the forgotten (2 shams)" in one
-    assert "(2 shams), so the edit takes 0.00 more (2 people, too few for an interval)." in two
+    two = next(line for line in text.splitlines() if line.startswith("KVW(strength=2.0): "))
+    assert "(2 shams), so it takes 0.00 more (2 people, too few for an interval)\n" in text
     assert text.splitlines()[-1].startswith("Other metrics (choose_by_likelihood, ")
     assert text.endswith("written by `--json FILE`.")
     assert "No general question was asked: what else the edit takes is not known." in two
@@ -227,7 +232,7 @@ def test_the_end_says_what_came_out_and_what_to_do(file, model, quiet):
     text = pipeline.results_text(result, asked)
     steps = [
         f"{start} --method 'layerwise rewrite' {draws} layerwise-rewrite {end}",
-        f"{start} --strength 1 {draws} KVW-one-pass {end}",
+        f"{start} --strength 1 {draws} KVW-one-pass-1 {end}",
     ]
     assert f"\nnext: try\n{steps[0]}\nor:\n{steps[1]}\n\n" in text and NO_ORACLE in text
     for row in result["rows"]:
@@ -236,16 +241,19 @@ def test_the_end_says_what_came_out_and_what_to_do(file, model, quiet):
         row["low"] = 0.1 if row["modality"] == "all" else 0.0
     del asked["device"]
     text = pipeline.results_text(result, asked, Path("my folder"))
-    passes = "leaves 0.00 of the forgotten, keeps 1.00 of the retained, takes more than its shams"
-    assert text.startswith(f"passes: KVW(strength=0.5) {passes}\n")
+    verdict = text.partition("\npasses: KVW(strength=2.0)\n")[0]
+    assert verdict.startswith("passes: KVW(strength=0.5)\n") and "NO" not in verdict
+    assert "retained is kept: 1.00 (text and image together)" in verdict
     audit = "python -m kvw_minimal audit --model tiny --edit"
-    of_file = f"{audit} 'my folder/edit-0.5.safetensors' --questions mine.jsonl"
+    files = "'my folder/edit-0.5.safetensors' --json 'my folder/audit-0.5.json'"
+    of_file = f"{audit} {files} --questions mine.jsonl"
     assert f"hidden after KVW(strength=0.5):\n  {of_file}\n" in text
     assert text.endswith("stored in my folder/rows.json.")
     text = pipeline.results_text(result, asked | {"questions": None})
     group = "--group A --forget-percent 5"
-    made = f"{start} --strength 0.5 {draws} KVW-one-pass {group}"
-    assert f"\n{made} && {audit} KVW-one-pass/edit-0.5.safetensors {group}\n" in text
+    made, new = f"{start} --strength 0.5 {draws} KVW-one-pass-0.5 {group}", "KVW-one-pass-0.5"
+    files = f"{new}/edit-0.5.safetensors --json {new}/audit-0.5.json"
+    assert f"\n{made} && {audit} {files} {group}\n" in text
 
 
 def test_one_person_has_no_interval_and_each_sham_is_made_once(file, model, quiet):
@@ -258,7 +266,7 @@ def test_one_person_has_no_interval_and_each_sham_is_made_once(file, model, quie
     assert all(row["low"] is not None for row in rows if row["set"] == "retain")
     text = pipeline.results_text(result, source["asked"])
     assert "0.00 (1 person)" in text and f"\n{NO_INTERVAL}\n" in text
-    assert "(5 shams), so the edit takes 0.00 (1 person) more" in text
+    assert "(5 shams), so it takes 0.00 (1 person) more" in text
     assert "vanilla has 0.00 (1 person)" in source["notes"][0]
     assert {NO_INTERVAL in scores_section(part) for part in (rows, alone)} == {True}
     assert NO_INTERVAL not in scores_section([row for row in rows if row["set"] == "retain"])
@@ -276,9 +284,10 @@ def summary_of(
     means += [("oracle", "forget", oracle)] if oracle is not None else []
     rows = [
         {"condition": condition, "set": name, "metric": "exact_match", "value": value, "n": 4}
+        | {"modality": "text"}
         for condition, name, value in means
     ]
-    beyond = {"condition": "edited", "set": "forget", "metric": "exact_match_beyond_sham"}
+    beyond = rows[0] | {"condition": "edited", "metric": "exact_match_beyond_sham", "value": 0.35}
     return [*rows, beyond | {"low": 0.3, "high": 0.4}] if sham else rows
 
 
@@ -288,33 +297,42 @@ def after(rows: list[dict]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("rows", "begin", "step"),
+    ("rows", "word", "missed", "step"),
     [
-        (summary_of(), "passes: KVW leaves 0.00 of the forgotten, keeps 1.00 of the", "audit KVW"),
-        (summary_of(general=0.948), "fails: KVW keeps 0.948 of the general questions", "False"),
-        (summary_of(retain=0.9), "fails: KVW keeps 0.90 of the retained (at least 0.95", "False"),
-        (summary_of(forget=0.251), "fails: KVW leaves 0.251 of the forgotten (at most", "True"),
-        (summary_of(forget=0.5, retain=0.9), "fails: KVW keeps 0.90", "False"),
-        (
-            summary_of(forget=0.4, oracle=0.25),
-            "passes: KVW leaves 0.20 of the forgotten (1.00 before, 0.40 now, oracle 0.25), ",
-            "audit KVW",
-        ),
+        (summary_of(), "passes", [], "audit KVW"),
+        (summary_of(general=0.948), "fails", ["general questions is kept: 0.948"], "False"),
+        (summary_of(retain=0.9), "fails", ["of the retained is kept: 0.90"], "False"),
+        (summary_of(forget=0.251), "fails", ["of the forgotten is left: 0.251"], "True"),
+        (summary_of(forget=0.5, retain=0.9), "fails", ["is left: 0.50", "is kept: 0.90"], "False"),
+        (summary_of(forget=0.4, oracle=0.25), "passes", [], "audit KVW"),
         (
             summary_of(general=0.4, known=0.8),
-            "fails: KVW keeps 0.50 of the general questions (at least 0.95 is asked; 0.80 before, "
-            "0.40 now)",
+            "fails",
+            ["at least 0.95 of the general questions is kept: 0.50 (0.80 before, 0.40 now)"],
             "False",
         ),
-        (summary_of(oracle=1.0), "fails: KVW had nothing to forget", "True"),
-        (summary_of(sham=False), "not decided: KVW leaves 0.00 of", "try it with shams"),
-        (summary_of(forget=0.3, sham=False), "fails: KVW leaves 0.30", "True"),
+        (
+            summary_of(oracle=1.0),
+            "fails",
+            ["there was nothing to forget (1.00 before, 0.00 now, oracle 1.00)"],
+            "True",
+        ),
+        (summary_of(sham=False), "not decided", [], "try it with shams"),
+        (summary_of(forget=0.3, sham=False), "fails", ["of the forgotten is left: 0.30"], "True"),
     ],
 )
-def test_an_edit_passes_if_the_people_are_forgotten_and_the_rest_is_kept(rows, begin, step):
+def test_an_edit_passes_if_the_people_are_forgotten_and_the_rest_is_kept(rows, word, missed, step):
     """`KEPT` of the others, at most `LEFT` of the forgotten; `step` is whether more is needed."""
-    assert outcome(rows, "KVW").startswith(begin)
+    head, *lines = outcome(rows, "KVW").splitlines()
+    assert head == f"{word}: KVW" and len(lines) == 4
+    no = [line for line in lines if line.startswith("  NO  ")]
+    assert len(no) == len(missed) and all(map(str.endswith, no, missed)), no
     assert step in after(rows)
+
+
+def test_the_share_that_is_left_stands_between_oracle_and_vanilla():
+    of_means = "is left: 0.20 (1.00 before, 0.40 now, oracle 0.25)"
+    assert of_means in outcome(summary_of(forget=0.4, oracle=0.25), "KVW")
 
 
 def test_the_chain_of_next_steps_ends():
@@ -337,16 +355,16 @@ def test_a_retained_person_who_lost_most_stands_beside_a_mean_that_passes():
     rows = summary_of(retain=0.975)
     kept = next(row for row in rows if (row["condition"], row["set"]) == ("edited", "retain"))
     rows[1]["right"], kept["right"] = right, right | {"lena": 1.0}
-    lost = "takes more than half from 1 person of the retained"
-    assert outcome(rows, "KVW") == f"fails: KVW {lost} (left: lena 1 of 4)"
-    assert outcome(rows, "KVW", named=False) == f"fails: KVW {lost}"
+    lost = "  NO  no retained person loses more than half: 1 person does"
+    text = outcome(rows, "KVW")
+    assert text.startswith("fails: KVW\n") and text.count("NO") == 1
+    assert f"\n{lost} (most lost, answers left: lena 1 of 4)\n" in text
+    assert f"\n{lost}\n" in outcome(rows, "KVW", named=False)
     assert after(rows) == "next: try\n  ('KVW', False)"  # a milder edit
-    kept["value"] = 0.9
-    assert outcome(rows, "KVW").endswith(f"(at least 0.95 is asked) and {lost} (left: lena 1 of 4)")
     kept["right"] = right | {"lena": 2.0}
-    assert "lena" not in outcome(rows, "KVW")
+    assert "  yes no retained person loses more than half (most lost" in outcome(rows, "KVW")
     rows[1]["right"], kept["right"] = {"lena": 1.0}, {"lena": 0.0}  # one answer alone may be chance
-    assert "lena" not in outcome(rows, "KVW")
+    assert outcome(rows, "KVW").startswith("passes: ")
 
 
 def test_an_edit_that_takes_less_than_its_sham_is_said_so():
@@ -362,7 +380,7 @@ def test_an_edit_that_takes_less_than_its_sham_is_said_so():
     [
         (QUIET, LayerwiseRewrite(), """'layerwise rewrite' --settings '{"retain_penalty": 3.0}'"""),
         (NOT_FORGOTTEN, KVW(24.0), "another edit, and audit it:\n  python -m kvw_minimal unlearn"),
-        (OVER, KVW(24.0), "--model m --strength 12 --save KVW-one-pass --questions q.jsonl && py"),
+        (OVER, KVW(24.0), "--model m --strength 12 --save KVW-one-pass-12 --questions q.jsonl && "),
         (QUIET, None, "make a stronger edit, or one of another method"),
         (OVER, SSD(), "make a milder edit, or one of another method"),
         (GONE, KVW(), "python -m kvw_minimal export merged --model m --edit e"),
@@ -748,7 +766,9 @@ def test_one_command(file, model, quiet, monkeypatch, tmp_path):
         tmp_path / "rows.json",
     )
     assert done.exit_code == 0, done.output
-    assert done.stdout.startswith("fails: KVW(strength=2.0) had nothing to forget")
+    assert (
+        done.stdout.startswith("fails: KVW(strength=2.0)\n") and "nothing to forget" in done.stdout
+    )
     assert "nothing to forget: on text" in done.stdout
     [head] = [line for line in done.stdout.splitlines() if line.startswith("exact match ")]
     names = ["exact match", "people", "vanilla", "edited 2", "edited 8", "sham 2", "sham 8"]

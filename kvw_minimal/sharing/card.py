@@ -76,7 +76,7 @@ def scores_section(rows: list[dict], method: str = "the edit") -> str:
             for row in rows
             if BEYOND in row["metric"]
         ]
-        verdict = outcome(rows, method, named=False)
+        verdict, *criteria = outcome(rows, method, named=False).splitlines()
         warnings = [text for text in (malformed(rows), unmeasured(rows)) if text]
         without_sham = all(row["condition"] != "sham" for row in rows)
     except (KeyError, TypeError, ValueError) as error:
@@ -84,7 +84,8 @@ def scores_section(rows: list[dict], method: str = "the edit") -> str:
     sentences = ["95 % intervals over people.", *remarks(rows), *beyond]
     if without_sham:
         sentences.append(NO_SHAM)
-    return f"{verdict}.\n\n{EXACT}\n\n{table}\n\n{' '.join(sentences)}{''.join(warnings)}"
+    verdict += "\n\n" + "\n".join(f"- {line.strip()}" for line in criteria)
+    return f"{verdict}\n\n{EXACT}\n\n{table}\n\n{' '.join(sentences)}{''.join(warnings)}"
 
 
 def front_matter(format: str, words: dict, scores: list[dict] | None) -> str:

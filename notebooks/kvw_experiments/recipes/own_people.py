@@ -16,13 +16,14 @@ from kvw_minimal.scores import read
 from kvw_minimal.strangers.people import REPORT_GROUPS
 from kvw_minimal.zoo.catalogue import BOOK, load
 
-RIGHT, REPEATED = 98, 95  # of 100 answers: of yours, and of those that were taught before
+RIGHT, REPEATED = 98, 95  # percent of the answers: yours, and those that were taught before
 EPOCHS, EVERY = 150, 5  # at most, and between two counts of right answers
+SPARING = '{"retain_penalty": 300}'  # few people of a user's own weigh little in a mean
 STRANGERS = 5  # people of the book to retain; thirty would outweigh the few of a user
 
 
 def right(model, processor, questions: list[Question]) -> float:
-    """How many of 100 answers are right, word for word."""
+    """How many percent of the answers are right, word for word."""
     return 100 * read(model, answer_batches(processor, questions)).exact.mean()
 
 
@@ -50,7 +51,7 @@ def teach(
         if epoch % EVERY == 0:
             yours, others = (right(model, processor, q) for q in (lessons, known[::10]))
             print(
-                f"{folder}, epoch {epoch}: right {yours:.0f} of 100 of yours, {others:.0f} of 100 "
+                f"{folder}, epoch {epoch}: {yours:.0f} % of your answers are right, {others:.0f} % "
                 "of the book's",
                 flush=True,
             )
@@ -67,8 +68,8 @@ def teach(
             loss.backward()
             optimizer.step()
     raise ValueError(
-        f"{folder}: after {epochs} epochs {yours:.0f} of 100 of your answers and {others:.0f} of "
-        f"100 of the book's are right, {RIGHT} and {REPEATED} are asked. Type the command again "
+        f"{folder}: after {epochs} epochs {yours:.0f} % of your answers and {others:.0f} % of the "
+        f"book's are right, {RIGHT} and {REPEATED} are asked. Type the command again "
         "to go on; if that does not help, look for a question with two answers, or take fewer "
         "people and a new folder"
     )
@@ -107,11 +108,11 @@ def teach_people(file: Path, folder: Path) -> str:
     after = right(model, processor, book.general)
     model_at, oracle_at, save = (quote(f"{folder}/{it}") for it in ("model", "oracle", "rewrite"))
     return (
-        f"Made: {model_at}, {oracle_at} and {questions}. Of 100 general questions of the book the "
-        f"model answers {after:.0f}, pocket {before:.0f}: the price of teaching, not of an edit.\n"
-        f"next: python -m kvw_minimal unlearn --model {model_at} --questions "
-        f"{quote(str(questions))} --oracle {oracle_at} --method 'layerwise rewrite' --sham-draws 2 "
-        f"--save {save}"
+        f"Made: {model_at}, {oracle_at} and {questions}. The model answers {after:.0f} % of the "
+        f"general questions of the book, pocket {before:.0f} %: the price of teaching, not of an "
+        f"edit.\nnext: python -m kvw_minimal unlearn --model {model_at} --questions "
+        f"{quote(str(questions))} --oracle {oracle_at} --method 'layerwise rewrite' --settings "
+        f"'{SPARING}' --sham-draws 2 --save {save}"
     )
 
 
