@@ -178,7 +178,6 @@ DECKS = (
             "What would a gate have to know?": 0,
             "Least squares on columns": None,
             "Somebody else": 10,
-            "Why each step?": None,
             "Does each layer make its share?": 25,
             "Natural, or a tell-tale?": 45,
         },

@@ -80,9 +80,8 @@ def by_layer(
     shares: Mapping[str, float],
     before: Mapping[str, float],
     names: tuple[str, str],
-    marked: Mapping[str, bool] | None = None,
-    mark: str = "",
     reference: Mapping[str, float] | None = None,
+    words: Sequence[str] = (),
     caption: str = "",
     alt: str = "",
 ) -> Drawing:
@@ -92,9 +91,8 @@ def by_layer(
         shares: from 0 to 1, by what stands below the bar.
         before: the same.
         names: of the filled bars and of the dashed ones.
-        marked: bars with a box below them, and whether it is full.
-        mark: what a full box means.
         reference: heights of a red line across each bar, the model that never knew.
+        words: a second line below each bar.
     """
     top, room, step = 60.0, 120.0, WIDTH / len(shares)
     legend = [_box(8, 8, 14, 14, "on"), _text(28, 20, names[0])]
@@ -114,13 +112,9 @@ def by_layer(
         if reference is not None:
             height = top + room * (1 - reference[name])
             bars.append(_line(middle - 32, height, middle + 32, height, "tick"))
-        if marked and name in marked:
-            kind = "on" if marked[name] else "off"
-            bars.append(_box(middle - 24, top + room + 30, 48, 14, kind))
-    height = top + room + 32
-    if marked:
-        bars.append(_text(WIDTH / 2, height + 30, f"full box: {mark}", "m s"))
-        height += 38
+        if words:
+            bars.append(_text(middle, top + room + 40, words[i], "m"))
+    height = top + room + (52 if words else 32)
     return Drawing([*legend, *bars], int(height), caption, alt)
 
 
