@@ -131,7 +131,7 @@ EXTRA = '`pip install "kvw-minimal[{}]"` installs it\n2'
 #: how what is said to a command ends
 ASKED = {
     "--version": f"kvw-minimal {PROJECT['version']}\n0",
-    "unlearn --sham-draws 1": "truth_ratio, well_formed) are written by `--json FILE`.\n0",
+    "unlearn --sham-draws 1": "rouge_l, well_formed) are written by `--json FILE`.\n0",
     "unlearn --method 'GA LoRA' --settings '{\"rate\": 1e-3}'": EXTRA.format("methods"),
     "unlearn --group B": "or leave it and the headroom check out with --no-oracle\n2",
     "validate people.jsonl": "row 1, answer: is missing; every question needs it\n1",
