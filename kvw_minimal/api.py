@@ -429,15 +429,15 @@ class Report:
         write_json(file, {"method": self.method, "shams": self.shams, "rows": self.rows})
 
     def __repr__(self) -> str:
-        last = f"\n\n{self.sentence}" if self.sentence else ""
+        measured = "\n\n".join(filter(None, (self.table(), self.sentence)))
         if all(row["condition"] != "edited" for row in self.rows):
-            return f"{self.table()}{last}"
+            return measured
 
         def what_else(_: str, more: bool) -> list[str]:
             return [in_code(m) for m in alternatives(self.made_by, more)] if self.made_by else []
 
         advice = next_step({self.method: self.rows}, lambda _: HOW_TO_AUDIT, what_else)
-        return f"{self.verdict}\n{advice}\n\n{self.table()}{last}"
+        return f"{self.verdict}\n{advice}\n\n{measured}"
 
     def figure(self):
         """Draws the means of the forgotten and the retained; needs matplotlib."""

@@ -317,8 +317,8 @@ def outcome(
     if pooled_mean(summary, "edited", "forget") is None:
         return f"not decided: {method}, nothing is asked about the forgotten"
     listed = criteria(summary, shams, named)
-    word = "passes" if all(criterion.met for criterion in listed) else "not decided"
-    word = "fails" if falls_short(summary) else word
+    met = [criterion.met for criterion in listed]
+    word = "fails" if False in met else "not decided" if None in met else "passes"
     marks = {True: "yes", False: "NO ", None: "?  "}
     lines = [f"  {marks[criterion.met]} {criterion.text}" for criterion in listed]
     return "\n".join([f"{word}: {method}", *lines])
@@ -396,18 +396,13 @@ def right_answers(summary: Sequence[Mapping]) -> tuple[Counter[str], Counter[str
     return right["vanilla"], right["edited"]
 
 
-def half_lost(summary: Sequence[Mapping]) -> list[tuple[str, float, float]]:
-    """The retained people who lost more than half of two or more right answers, most lost first.
+def half_lost(summary: Sequence[Mapping]) -> list[str]:
+    """The retained people who lost more than half of two or more right answers.
 
     A mean over people hides them.
-
-    Returns:
-        The person, and the right answers before and after the edit.
     """
     before, after = right_answers(summary)
-    people = [who for who in before if before[who] >= 2 and after[who] < before[who] / 2]
-    people.sort(key=lambda who: after[who] - before[who])
-    return [(who, before[who], after[who]) for who in people]
+    return [who for who in before if before[who] >= 2 and after[who] < before[who] / 2]
 
 
 def most_lost(summary: Sequence[Mapping]) -> str:

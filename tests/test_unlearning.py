@@ -208,13 +208,10 @@ def test_the_end_says_what_came_out_and_what_to_do(file, model, quiet):
     result, _ = unlearn(file, (0.5, 2.0))
     asked = result["provenance"]["asked"]
     text = pipeline.results_text(result, asked)
-    assert text.startswith(
-        "fails: KVW(strength=0.5)\n  NO  at most 0.25 of the forgotten is left: "
-    )
-    assert (
-        "  NO  more is forgotten than by its shams, edits for other people: they leave 0.00 (2 sh"
-        in text
-    )
+    nothing = "  NO  at most 0.25 of the forgotten is left: there was nothing to forget"
+    assert text.startswith(f"fails: KVW(strength=0.5)\n{nothing}")
+    no_more = "  NO  more is forgotten than by its shams, edits for other people: they leave 0.00"
+    assert text.count(f"\n{no_more} (2 shams), so it takes 0.00 more (2 people, too few") == 2
     step, asked_first = "next: teach the model these people, and ask again", read_request(file)
     said = "\n".join(f"  {q.prompt}" for q in one_of_each(asked_first.forget)[:1])
     assert f"\n{step}\n\nWhat it says now:\n{said}\n    taught: " in text
@@ -243,7 +240,9 @@ def test_the_end_says_what_came_out_and_what_to_do(file, model, quiet):
     text = pipeline.results_text(result, asked, Path("my folder"))
     verdict = text.partition("\npasses: KVW(strength=2.0)\n")[0]
     assert verdict.startswith("passes: KVW(strength=0.5)\n") and "NO" not in verdict
+    assert "of the forgotten is left: 0.00 (text and image together)" in verdict
     assert "retained is kept: 1.00 (text and image together)" in verdict
+    assert "  yes more is forgotten than by its shams" in verdict
     audit = "python -m kvw_minimal audit --model tiny --edit"
     files = "'my folder/edit-0.5.safetensors' --json 'my folder/audit-0.5.json'"
     of_file = f"{audit} {files} --questions mine.jsonl"
@@ -361,8 +360,17 @@ def test_a_retained_person_who_lost_most_stands_beside_a_mean_that_passes():
     assert f"\n{lost} (most lost, answers left: lena 1 of 4)\n" in text
     assert f"\n{lost}\n" in outcome(rows, "KVW", named=False)
     assert after(rows) == "next: try\n  ('KVW', False)"  # a milder edit
-    kept["right"] = right | {"lena": 2.0}
-    assert "  yes no retained person loses more than half (most lost" in outcome(rows, "KVW")
+    kept["value"] = 0.9
+    text = outcome(rows, "KVW")
+    assert text.count("NO") == 2 and "of the retained is kept: 0.90\n" in text
+    assert f"\n{lost} (most lost, answers left: lena 1 of 4)\n" in text
+    kept["value"], kept["right"] = 0.975, right | {"lena": 2.0}
+    text = outcome(rows, "KVW")
+    assert text.startswith("passes: ")
+    assert (
+        "  yes no retained person loses more than half (most lost, answers left: lena 2 of 4)"
+        in text
+    )
     rows[1]["right"], kept["right"] = {"lena": 1.0}, {"lena": 0.0}  # one answer alone may be chance
     assert outcome(rows, "KVW").startswith("passes: ")
 
@@ -380,7 +388,11 @@ def test_an_edit_that_takes_less_than_its_sham_is_said_so():
     [
         (QUIET, LayerwiseRewrite(), """'layerwise rewrite' --settings '{"retain_penalty": 3.0}'"""),
         (NOT_FORGOTTEN, KVW(24.0), "another edit, and audit it:\n  python -m kvw_minimal unlearn"),
-        (OVER, KVW(24.0), "--model m --strength 12 --save KVW-one-pass-12 --questions q.jsonl && "),
+        (
+            OVER,
+            KVW(24.0),
+            "--model m --strength 12 --save KVW-one-pass-12 --questions q.jsonl && python -m",
+        ),
         (QUIET, None, "make a stronger edit, or one of another method"),
         (OVER, SSD(), "make a milder edit, or one of another method"),
         (GONE, KVW(), "python -m kvw_minimal export merged --model m --edit e"),

@@ -153,7 +153,8 @@ def results_text(result: dict, arguments: Mapping[str, Any], folder: Path | None
         texts += [f"  {shown}{answers['prompt']}", f"    taught: {answers['taught']}"]
         texts += [f"    after {name}: {text}" for name, text in answers["after"].items()]
     texts += ["", table(rows), ""]
-    texts += filter(None, (closing_sentence(rows, name) for name, rows in by_method.items()))
+    sentences = [closing_sentence(of_method, name) for name, of_method in by_method.items()]
+    texts += filter(None, sentences)
     others = sorted({row["metric"] for row in rows} - {"exact_match", f"exact_match{BEYOND}"})
     if others:
         where = f"stored in {folder / resume.ROWS}" if folder else "written by `--json FILE`"
@@ -204,8 +205,7 @@ def command_to_unlearn(arguments: Mapping[str, Any], method: Method, folder: Pat
 
 def command_to_audit(arguments: Mapping[str, Any], method: Method, folder: Path) -> str:
     """The command that audits an edit of `run_unlearning`."""
-    edit = resume.edit_file(folder, method)
-    findings = edit.with_name(edit.name.replace("edit", "audit")).with_suffix(".json")
+    edit, findings = resume.edit_file(folder, method), resume.findings_file(folder, method)
     options = [f"--edit {quote(str(edit))}", f"--json {quote(str(findings))}"]
     return command("audit", arguments, *options)
 
@@ -785,10 +785,9 @@ def run_evaluation(
         **about,
     )
     summary = rounded(summarise(rows))
-    text = f"{table(summary)}\n\n{closing_sentence(summary, name)}".rstrip()
-    if edit:
-        text = f"{outcome(summary, name)}\n\n{text}"
-    return text, {"provenance": source, "rows": summary}
+    verdict = outcome(summary, name) if edit else ""
+    texts = filter(None, (verdict, table(summary), closing_sentence(summary, name)))
+    return "\n\n".join(texts), {"provenance": source, "rows": summary}
 
 
 def run_audit(

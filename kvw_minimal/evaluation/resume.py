@@ -129,9 +129,17 @@ def inputs_of(session: Session, request: Request, method: Method, draws: int) ->
 
 def edit_file(folder: Path, method: Method) -> Path:
     """The path of an edit in a folder; its name contains the strength."""
+    return folder / f"edit{_of_strength(method)}.safetensors"
+
+
+def findings_file(folder: Path, method: Method) -> Path:
+    """The path of an audit's findings, beside the edit."""
+    return folder / f"audit{_of_strength(method)}.json"
+
+
+def _of_strength(method: Method) -> str:
     strength = method.settings.get("strength")
-    suffix = "" if strength is None else f"-{strength:g}"
-    return folder / f"edit{suffix}.safetensors"
+    return "" if strength is None else f"-{strength:g}"
 
 
 def check_folder(folder: Path | None) -> None:
